@@ -1,0 +1,645 @@
+/* The ring itself (set-up, mapping, tear-down, buffer rings) is liburing's. Entering the kernel is
+ * done here, because one call has to move prepared entries into the queue, submit them, wait with a
+ * limit and bring the completions back: liburing's own calls for that differ from 2.2 to 2.15 in what
+ * they return, and each call from Python costs as much as the work.
+ *
+ * Threads: the lock guards the submission queue and the life of the ring. Only one thread at a time
+ * reaps; the bindings see to that.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "uring.h"
+#include "process.h"
+#include <poll.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+_Static_assert(sizeof(struct io_uring_sqe) == 64, "the bindings fill entries of 64 bytes");
+_Static_assert(offsetof(struct io_uring_sqe, user_data) == 32 && offsetof(struct io_uring_sqe, buf_index) == 40 &&
+		       offsetof(struct io_uring_sqe, splice_fd_in) == 44 && offsetof(struct io_uring_sqe, len) == 24,
+	       "the bindings fill entries by these offsets");
+_Static_assert(sizeof(struct io_uring_cqe) == sizeof(struct ioc_cqe), "completions are handed on as they are");
+
+enum { IOC_NEW, IOC_OPEN, IOC_GONE };
+
+struct ioc_ring *ioc_ring_new(void)
+{
+	struct ioc_ring *r = calloc(1, sizeof(*r));
+
+	if (r) {
+		pthread_mutex_init(&r->lock, NULL);
+		r->fd = -1;
+	}
+	return r;
+}
+
+void ioc_ring_free(struct ioc_ring *r)
+{
+	if (r->state == IOC_OPEN) /* never closed: the kernel may still use its memory, so it stays */
+		return;
+	pthread_mutex_destroy(&r->lock);
+	free(r->bare.keys);
+	free(r->bare.counts);
+	free(r);
+}
+
+int ioc_ring_setup(struct ioc_ring *r, unsigned entries, unsigned flags, unsigned cq_entries,
+		   unsigned sq_thread_idle, int wq_fd)
+{
+	struct io_uring_params p;
+	int res;
+
+	memset(&p, 0, sizeof(p));
+	p.flags = flags;
+	p.cq_entries = cq_entries;
+	p.sq_thread_idle = sq_thread_idle;
+	if (wq_fd >= 0)
+		p.wq_fd = (unsigned)wq_fd;
+	res = io_uring_queue_init_params(entries, &r->ring, &p);
+	if (res < 0)
+		return res;
+	/* A child that had the mapping could submit to its parent's ring. */
+	res = io_uring_ring_dontfork(&r->ring);
+	if (res < 0) {
+		io_uring_queue_exit(&r->ring);
+		return res;
+	}
+	r->process = ioc_process();
+	r->features = p.features;
+	r->flags = p.flags;
+	r->sq_entries = p.sq_entries;
+	r->cq_entries = p.cq_entries;
+	r->fd = r->ring.ring_fd;
+	r->ext_arg = !!(p.features & IORING_FEAT_EXT_ARG);
+	r->state = IOC_OPEN;
+	return 0;
+}
+
+/* Takes the lock and says that the caller is inside. */
+static int begin(struct ioc_ring *r)
+{
+	if (r->state == IOC_OPEN && r->process != ioc_process())
+		return IOC_FORKED;
+	pthread_mutex_lock(&r->lock);
+	if (r->state != IOC_OPEN) {
+		pthread_mutex_unlock(&r->lock);
+		return IOC_CLOSED;
+	}
+	__atomic_fetch_add(&r->users, 1, __ATOMIC_ACQUIRE);
+	return 0;
+}
+
+static void unlock(struct ioc_ring *r)
+{
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void leave(struct ioc_ring *r)
+{
+	__atomic_fetch_sub(&r->users, 1, __ATOMIC_RELEASE);
+}
+
+int ioc_ring_exit(struct ioc_ring *r)
+{
+	int res = begin(r);
+
+	if (res)
+		return res;
+	leave(r);
+	if (__atomic_load_n(&r->users, __ATOMIC_ACQUIRE)) {
+		unlock(r);
+		return IOC_IN_USE;
+	}
+	r->state = IOC_GONE;
+	io_uring_queue_exit(&r->ring);
+	r->fd = -1;
+	unlock(r);
+	return 0;
+}
+
+/* In a forked child: the mapping is not there and the lock may be held by a thread that is not. */
+void ioc_ring_forked(struct ioc_ring *r)
+{
+	if (r->state == IOC_OPEN) {
+		r->state = IOC_GONE;
+		close(r->fd);
+		r->fd = -1;
+		pthread_mutex_init(&r->lock, NULL);
+	}
+}
+
+/* Publishes the filled entries; returns how many the kernel has not taken yet. Entry i always sits in
+ * slot i of the index array, which is what every liburing keeps it to. */
+static unsigned flush(struct io_uring *ring)
+{
+	struct io_uring_sq *sq = &ring->sq;
+	unsigned tail = *sq->ktail, end = sq->sqe_tail, mask = *sq->kring_mask;
+
+	if (sq->array)
+		for (unsigned i = tail; i != end; i++)
+			sq->array[i & mask] = i & mask;
+	sq->sqe_head = end;
+	if (tail != end)
+		io_uring_smp_store_release(sq->ktail, end);
+	return end - io_uring_smp_load_acquire(sq->khead);
+}
+
+static unsigned cq_ready(struct ioc_ring *r)
+{
+	return io_uring_smp_load_acquire(r->ring.cq.ktail) - *r->ring.cq.khead;
+}
+
+static int enter(struct ioc_ring *r, unsigned to_submit, unsigned wait_nr, unsigned flags, int64_t timeout_ns)
+{
+	struct ioc_timespec ts = { timeout_ns / 1000000000, timeout_ns % 1000000000 };
+	struct io_uring_getevents_arg arg = { .ts = (uint64_t)(uintptr_t)&ts };
+	void *argp = NULL;
+	size_t size = 0;
+	long res;
+
+	if (timeout_ns >= 0) {
+		flags |= IORING_ENTER_EXT_ARG;
+		argp = &arg;
+		size = sizeof(arg);
+	}
+	res = syscall(__NR_io_uring_enter, r->fd, to_submit, wait_nr, flags, argp, size);
+	return res < 0 ? -errno : (int)res;
+}
+
+/* Moves up to n entries into the queue; the rest finds no room. */
+static unsigned fill(struct ioc_ring *r, const uint8_t *entries, unsigned n)
+{
+	struct io_uring_sqe *sqe;
+	unsigned i;
+
+	for (i = 0; i < n && (sqe = io_uring_get_sqe(&r->ring)); i++)
+		memcpy(sqe, entries + 64 * (size_t)i, 64);
+	return i;
+}
+
+/* Requests of the bulk calls are known by number only: how many are in flight with each user_data. An
+ * open hash table; slot i is empty where counts[i] is 0. All under the lock. */
+static unsigned bare_slot(const struct ioc_bare *b, uint64_t key)
+{
+	unsigned i = (unsigned)((key * 0x9E3779B97F4A7C15u) >> 32) & b->mask;
+
+	while (b->counts[i] && b->keys[i] != key)
+		i = (i + 1) & b->mask;
+	return i;
+}
+
+static int bare_grow(struct ioc_bare *b, unsigned more)
+{
+	struct ioc_bare new = { NULL, NULL, b->mask ? b->mask : 63, b->used };
+
+	while ((uint64_t)(b->used + more) * 2 > new.mask)
+		new.mask = new.mask * 2 + 1;
+	if (b->counts && new.mask == b->mask)
+		return 0;
+	new.keys = malloc(((size_t)new.mask + 1) * sizeof(*new.keys));
+	new.counts = calloc((size_t)new.mask + 1, sizeof(*new.counts));
+	if (!new.keys || !new.counts) {
+		free(new.keys);
+		free(new.counts);
+		return -ENOMEM;
+	}
+	for (unsigned i = 0; b->counts && i <= b->mask; i++)
+		if (b->counts[i]) {
+			unsigned j = bare_slot(&new, b->keys[i]);
+
+			new.keys[j] = b->keys[i];
+			new.counts[j] = b->counts[i];
+		}
+	free(b->keys);
+	free(b->counts);
+	*b = new;
+	return 0;
+}
+
+/* Room was made before. */
+static void bare_add(struct ioc_bare *b, uint64_t key)
+{
+	unsigned i = bare_slot(b, key);
+
+	if (!b->counts[i]++)
+		b->used++;
+	b->keys[i] = key;
+}
+
+/* One request fewer with this number; 0 where there was none. */
+static int bare_take(struct ioc_bare *b, uint64_t key)
+{
+	unsigned i, j;
+
+	if (!b->used)
+		return 0;
+	i = bare_slot(b, key);
+	if (!b->counts[i])
+		return 0;
+	if (--b->counts[i])
+		return 1;
+	b->used--;
+	/* Close the gap, so that a search never stops short of what lies behind it. */
+	for (j = (i + 1) & b->mask; b->counts[j]; j = (j + 1) & b->mask) {
+		unsigned home = (unsigned)((b->keys[j] * 0x9E3779B97F4A7C15u) >> 32) & b->mask;
+
+		if (((j - home) & b->mask) >= ((j - i) & b->mask)) {
+			b->keys[i] = b->keys[j];
+			b->counts[i] = b->counts[j];
+			b->counts[j] = 0;
+			i = j;
+		}
+	}
+	return 1;
+}
+
+int ioc_bare_add(struct ioc_ring *r, const uint64_t *user_data, unsigned n)
+{
+	int res = begin(r);
+
+	if (res)
+		return res;
+	res = bare_grow(&r->bare, n);
+	for (unsigned i = 0; !res && i < n; i++)
+		bare_add(&r->bare, user_data[i]);
+	leave(r);
+	unlock(r);
+	return res;
+}
+
+/* Appends what is there to *out, and notes which completions are the last of a request that the
+ * bindings keep account of: those without F_MORE that no bulk request can have. */
+static void reap(struct ioc_ring *r, struct ioc_out *out)
+{
+	struct io_uring_cq *cq = &r->ring.cq;
+	unsigned head = *cq->khead, n = io_uring_smp_load_acquire(cq->ktail) - head, mask = *cq->kring_mask;
+
+	if (!out->n)
+		out->others = 0;
+	if (n > out->max - out->n)
+		n = out->max - out->n;
+	if (!n)
+		return;
+	pthread_mutex_lock(&r->lock);
+	for (unsigned i = 0; i < n; i++) {
+		const struct io_uring_cqe *c = &cq->cqes[(head + i) & mask];
+
+		out->cqe[out->n + i] = (struct ioc_cqe){ c->user_data, c->res, c->flags };
+		if (!(c->flags & IORING_CQE_F_MORE) && !bare_take(&r->bare, c->user_data))
+			out->other[out->others++] = out->n + i;
+	}
+	pthread_mutex_unlock(&r->lock);
+	out->n += n;
+	io_uring_smp_store_release(cq->khead, head + n);
+}
+
+/* Called with the lock held, which it gives back.
+ * Moves n entries into the queue, submits all that is there, waits until wait_nr completions are
+ * there or timeout_ns (< 0: no limit) is over or a signal comes, and appends what is there to *out
+ * (NULL: leaves it). Returns how many the kernel took, or a negated errno. *moved (may be NULL) says how
+ * many were moved into the queue; it, and *out, hold also when a signal's exception in Python comes
+ * before the result of this call is stored. */
+static int go(struct ioc_ring *r, const uint8_t *entries, unsigned n, unsigned wait_nr, int64_t timeout_ns,
+	      struct ioc_out *out, unsigned *moved)
+{
+	unsigned to_submit, taken, flags = 0, sq_flags;
+	int res = 0, total = 0, poll_after = 0;
+
+	for (;;) {
+		taken = fill(r, entries, n);
+		entries += 64 * (size_t)taken;
+		n -= taken;
+		if (moved)
+			*moved += taken;
+		to_submit = flush(&r->ring);
+		if (!n || r->flags & IORING_SETUP_SQPOLL)
+			break;
+		/* More than the queue holds: what is in it goes first. */
+		res = enter(r, to_submit, 0, 0, -1);
+		if (res < (int)to_submit) {
+			if (res > 0)
+				total += res;
+			unlock(r);
+			leave(r);
+			return total ? total : res;
+		}
+		total += res;
+	}
+	if (r->flags & IORING_SETUP_SQPOLL) {
+		/* The kernel's thread takes them by itself, but for when it sleeps. */
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		if (IO_URING_READ_ONCE(*r->ring.sq.kflags) & IORING_SQ_NEED_WAKEUP)
+			flags |= IORING_ENTER_SQ_WAKEUP;
+		else if (!wait_nr)
+			total += (int)to_submit, to_submit = 0;
+	}
+	sq_flags = IO_URING_READ_ONCE(*r->ring.sq.kflags);
+	if (out && cq_ready(r) >= wait_nr && wait_nr)
+		wait_nr = 0;
+	/* Completions that were held back (the queue had no room), or wait for this thread to run its
+	 * share of the work, come only to who asks for events. */
+	if (wait_nr || sq_flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN) ||
+	    (out && r->flags & (IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_IOPOLL)))
+		flags |= IORING_ENTER_GETEVENTS;
+	if (wait_nr && timeout_ns >= 0 && !r->ext_arg) { /* before 5.11: poll the ring's fd instead */
+		poll_after = 1;
+		wait_nr = 0;
+	}
+	if (wait_nr)
+		r->wanted = wait_nr;
+	if (wait_nr || poll_after) /* others may submit while this thread sleeps */
+		unlock(r);
+	if (to_submit || flags)
+		res = enter(r, to_submit, wait_nr, flags, wait_nr ? timeout_ns : -1);
+	if (wait_nr == 0 && !poll_after)
+		unlock(r);
+	if (res >= 0)
+		total += res;
+	if (poll_after && res >= 0 && !cq_ready(r)) {
+		struct pollfd pfd = { .fd = r->fd, .events = POLLIN };
+		struct timespec ts = { timeout_ns / 1000000000, timeout_ns % 1000000000 };
+
+		ppoll(&pfd, 1, &ts, NULL);
+	}
+	if (out)
+		reap(r, out);
+	leave(r);
+	return res < 0 && res != -ETIME && !total ? res : total;
+}
+
+int ioc_enter(struct ioc_ring *r, const uint8_t *entries, unsigned n, unsigned wait_nr, int64_t timeout_ns,
+	      struct ioc_out *out, unsigned *moved)
+{
+	int res = begin(r);
+
+	return res ? res : go(r, entries, n, wait_nr, timeout_ns, out, moved);
+}
+
+/* One request without memory, known by its number only: fills, submits, waits and reaps. */
+static int one(struct ioc_ring *r, struct io_uring_sqe *sqe, unsigned wait_nr, struct ioc_out *out)
+{
+	unsigned moved = 0;
+	int res = begin(r);
+
+	if (res)
+		return res;
+	res = bare_grow(&r->bare, 1);
+	if (!res && !io_uring_sq_space_left(&r->ring))
+		res = -EAGAIN;
+	if (res) {
+		leave(r);
+		unlock(r);
+		return res;
+	}
+	bare_add(&r->bare, sqe->user_data);
+	return go(r, (const uint8_t *)sqe, 1, wait_nr, -1, out, &moved);
+}
+
+int ioc_poll_one(struct ioc_ring *r, int fd, unsigned poll_mask, uint64_t user_data)
+{
+	struct io_uring_sqe sqe;
+
+	memset(&sqe, 0, sizeof(sqe));
+	io_uring_prep_poll_add(&sqe, fd, poll_mask);
+	sqe.user_data = user_data;
+	return one(r, &sqe, 0, NULL);
+}
+
+/* `how` is the number of completions to wait for, and the cancel flags from bit 16 on; `seen` is how many
+ * completions of *r->out Python has taken: so taking them needs no call, and a signal between this
+ * call and the taking loses none. Returns how many are in *r->out, with bit 30 set where the bindings'
+ * ledger must hear of some, or a negated errno. */
+int ioc_cancel_one(struct ioc_ring *r, uint64_t target, uint64_t user_data, unsigned how, unsigned seen)
+{
+	struct io_uring_sqe sqe;
+	struct ioc_out *out = r->out;
+	int res;
+
+	if (out->n == seen)
+		out->n = 0;
+	memset(&sqe, 0, sizeof(sqe));
+	io_uring_prep_cancel64(&sqe, target, (int)(how >> 16));
+	sqe.user_data = user_data;
+	res = one(r, &sqe, how & 0xffff, out);
+	return res < 0 ? res : (int)(out->n | (out->n && out->others ? 1u << 30 : 0));
+}
+
+/* Fills n entries alike but for the columns that are not NULL; submits nothing. All or none. Entries
+ * that may end silently are not counted: the bindings remember their numbers. */
+int ioc_push_many(struct ioc_ring *r, const uint8_t *entry, unsigned n, const uint64_t *user_data,
+		  const uint64_t *addr, const int32_t *fd)
+{
+	struct io_uring_sqe template;
+	int res = begin(r);
+
+	if (res)
+		return res;
+	memcpy(&template, entry, 64);
+	if (n > io_uring_sq_space_left(&r->ring))
+		res = -EAGAIN;
+	else if (!(template.flags & IOSQE_CQE_SKIP_SUCCESS))
+		res = bare_grow(&r->bare, n);
+	if (!res) {
+		for (unsigned i = 0; i < n; i++) {
+			struct io_uring_sqe *sqe = io_uring_get_sqe(&r->ring);
+
+			memcpy(sqe, &template, 64);
+			if (user_data)
+				sqe->user_data = user_data[i];
+			if (addr)
+				sqe->addr = addr[i];
+			if (fd)
+				sqe->fd = fd[i];
+			if (!(template.flags & IOSQE_CQE_SKIP_SUCCESS))
+				bare_add(&r->bare, sqe->user_data);
+		}
+		res = (int)n;
+	}
+	leave(r);
+	unlock(r);
+	return res;
+}
+
+/* Completions for a thread that waits in ioc_enter, as many as it wants. */
+int ioc_wake(struct ioc_ring *r, uint64_t user_data)
+{
+	int res = begin(r);
+	struct io_uring_sqe *sqe;
+
+	if (res)
+		return res;
+	bare_grow(&r->bare, 1); /* fails only without memory: then the number is not known, which hurts nobody */
+	for (unsigned i = 0; i < (r->wanted ? r->wanted : 1); i++) {
+		sqe = io_uring_get_sqe(&r->ring);
+		if (!sqe) {
+			enter(r, flush(&r->ring), 0, IORING_ENTER_SQ_WAKEUP, -1);
+			sqe = io_uring_get_sqe(&r->ring);
+		}
+		if (!sqe)
+			break;
+		memset(sqe, 0, sizeof(*sqe));
+		io_uring_prep_nop(sqe);
+		sqe->user_data = user_data;
+		if (r->bare.counts)
+			bare_add(&r->bare, user_data);
+	}
+	res = enter(r, flush(&r->ring), 0, IORING_ENTER_SQ_WAKEUP, -1);
+	leave(r);
+	unlock(r);
+	return res;
+}
+
+#define ASK(name, expression)                     \
+	int64_t name(struct ioc_ring *r)          \
+	{                                         \
+		int64_t res = begin(r);           \
+		if (res)                          \
+			return res;               \
+		res = (int64_t)(expression);      \
+		leave(r);                         \
+		unlock(r);                        \
+		return res;                       \
+	}
+ASK(ioc_sq_ready, r->ring.sq.sqe_tail - io_uring_smp_load_acquire(r->ring.sq.khead))
+ASK(ioc_cq_ready, cq_ready(r))
+ASK(ioc_cq_overflow, IO_URING_READ_ONCE(*r->ring.cq.koverflow))
+
+int ioc_register(struct ioc_ring *r, unsigned opcode, void *arg, unsigned nr)
+{
+	long res = begin(r);
+
+	if (res)
+		return (int)res;
+	unlock(r);
+	res = syscall(__NR_io_uring_register, r->fd, opcode, arg, nr);
+	if (res < 0)
+		res = -errno;
+	leave(r);
+	return (int)res;
+}
+
+int ioc_register_update(struct ioc_ring *r, unsigned opcode, unsigned offset, void *data, unsigned nr)
+{
+	struct {
+		uint32_t offset, resv;
+		uint64_t data;
+	} update = { offset, 0, (uint64_t)(uintptr_t)data };
+	struct {
+		uint32_t offset, resv;
+		uint64_t data, tags;
+		uint32_t nr, resv2;
+	} update2 = { offset, 0, (uint64_t)(uintptr_t)data, 0, nr, 0 };
+
+	if (opcode == IORING_REGISTER_FILES_UPDATE)
+		return ioc_register(r, opcode, &update, nr);
+	return ioc_register(r, opcode, &update2, sizeof(update2));
+}
+
+int ioc_register_sparse(struct ioc_ring *r, unsigned opcode, unsigned nr)
+{
+	struct {
+		uint32_t nr, flags;
+		uint64_t resv2, data, tags;
+	} reg = { nr, IORING_RSRC_REGISTER_SPARSE, 0, 0, 0 };
+
+	return ioc_register(r, opcode, &reg, sizeof(reg));
+}
+
+/* The kernel's ABI, not the header's struct: liburing 2.3's has no opcode, which came with 6.6. */
+int ioc_sync_cancel(struct ioc_ring *r, uint64_t user_data, int fd, unsigned flags, unsigned opcode,
+		    int64_t seconds, int64_t nanoseconds)
+{
+	struct {
+		uint64_t addr;
+		int32_t fd;
+		uint32_t flags;
+		struct ioc_timespec timeout;
+		uint8_t opcode, pad[7];
+		uint64_t pad2[3];
+	} reg;
+
+	_Static_assert(sizeof(reg) == 64, "struct io_uring_sync_cancel_reg");
+	memset(&reg, 0, sizeof(reg));
+	reg.addr = user_data;
+	reg.fd = fd;
+	reg.flags = flags;
+	reg.timeout.tv_sec = seconds;
+	reg.timeout.tv_nsec = nanoseconds;
+	reg.opcode = (uint8_t)opcode;
+	return ioc_register(r, IORING_REGISTER_SYNC_CANCEL, &reg, 1);
+}
+
+/* Sets supported[op] to 1 for each opcode below n that the kernel has; returns the number of opcodes. */
+int ioc_probe(struct ioc_ring *r, uint8_t *supported, unsigned n)
+{
+	union {
+		struct io_uring_probe probe;
+		uint8_t room[sizeof(struct io_uring_probe) + 256 * sizeof(struct io_uring_probe_op)];
+	} u;
+	int res;
+
+	memset(&u, 0, sizeof(u));
+	res = ioc_register(r, IORING_REGISTER_PROBE, &u, 256);
+	if (res < 0)
+		return res;
+	for (unsigned i = 0; i < n; i++)
+		supported[i] = i <= u.probe.last_op && u.probe.ops[i].flags & IO_URING_OP_SUPPORTED;
+	return u.probe.last_op + 1;
+}
+
+int ioc_register_buf_ring(struct ioc_ring *r, void *memory, unsigned entries, unsigned group, unsigned flags)
+{
+	struct {
+		uint64_t ring_addr;
+		uint32_t ring_entries;
+		uint16_t bgid, flags;
+		uint64_t resv[3];
+	} reg = { (uint64_t)(uintptr_t)memory, entries, (uint16_t)group, (uint16_t)flags, { 0, 0, 0 } };
+
+	io_uring_buf_ring_init(memory);
+	return ioc_register(r, IORING_REGISTER_PBUF_RING, &reg, 1);
+}
+
+int ioc_unregister_buf_ring(struct ioc_ring *r, unsigned group)
+{
+	struct {
+		uint64_t ring_addr;
+		uint32_t ring_entries;
+		uint16_t bgid, flags;
+		uint64_t resv[3];
+	} reg = { 0, 0, (uint16_t)group, 0, { 0, 0, 0 } };
+
+	return ioc_register(r, IORING_UNREGISTER_PBUF_RING, &reg, 1);
+}
+
+/* Hands n buffers of `size` bytes, numbered from `first` and one behind the other from `base` on, to
+ * the kernel. */
+void ioc_buf_ring_add(void *memory, unsigned entries, void *base, unsigned size, unsigned first, unsigned n)
+{
+	struct io_uring_buf_ring *br = memory;
+
+	for (unsigned i = 0; i < n; i++)
+		io_uring_buf_ring_add(br, (char *)base + (size_t)i * size, size, (unsigned short)(first + i),
+				      io_uring_buf_ring_mask(entries), (int)i);
+	io_uring_buf_ring_advance(br, (int)n);
+}
+
+uint64_t ioc_address(void *pointer)
+{
+	return (uint64_t)(uintptr_t)pointer;
+}
+
+uint64_t ioc_epoll_data(struct epoll_event *event)
+{
+	return event->data.u64;
+}
+
+void ioc_set_epoll(struct epoll_event *event, uint32_t events, uint64_t data)
+{
+	event->events = events;
+	event->data.u64 = data;
+}
