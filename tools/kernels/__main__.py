@@ -1,0 +1,135 @@
+"""The command: which kernels, how, and what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import json
+import os
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tools.kernels import boot, fetch
+from tools.kernels.report import Result, judge
+
+ROOT = Path(__file__).parents[2]
+LOGS = ROOT / "build" / "kernels"
+# Slow disks (made by configfs), USB gadgets with no hardware, and disks that delay or copy.
+MODULES = {
+    "null_blk": "nr_devices=0",
+    "dummy_hcd": "",
+    "libcomposite": "",
+    "usb_f_fs": "",
+    "dm_delay": "",
+    "loop": "",
+}
+# pytest loads every plugin that is installed, and some take a guest half a minute to import.
+PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "pytest_timeout"}
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return our options, and what is pytest's (after "--")."""
+    ours, pytest = arguments, []
+    if "--" in arguments:
+        cut = arguments.index("--")
+        ours, pytest = arguments[:cut], arguments[cut + 1 :]
+    known = ", ".join(fetch.SUITES)
+    accelerator = os.environ.get("IOCANCEL_ACCEL", "tcg")
+    jobs = min(2, os.cpu_count() or 1)
+    parser = argparse.ArgumentParser(prog="./dev kernels", epilog="Arguments after -- go to pytest.")
+    add = parser.add_argument
+    add("series", nargs="*", metavar="VERSION", help=f"of {known} (default: all of them)")
+    add("--update", action="store_true", help="look for newer kernels than those in the cache")
+    add("--limit", type=float, default=300, metavar="SECONDS", help="for each kernel (default: 300)")
+    add("--jobs", type=int, default=jobs, help="guests at a time (default: %(default)s)")
+    add("--smp", type=int, default=1, help="processors of each guest (default: 1)")
+    add("--accel", choices=boot.ACCELERATORS, default=accelerator, help="default: $IOCANCEL_ACCEL or tcg")
+    add("--module", action="append", default=[], metavar="NAME[:PARAMETERS]", help="load this one, too")
+    add("--json", type=Path, metavar="FILE", help="also write the results there")
+    options = parser.parse_args(ours)
+    for series in options.series:
+        if series not in fetch.SUITES:
+            parser.error(f"no kernel {series}; there are {known}")
+    return options, pytest
+
+
+def prepare(pytest: list[str]) -> None:
+    """Compile everything here, where it is fast: a guest imports from source 30 times slower.
+
+    Collecting makes pytest write its own kind of compiled test modules, and fails early if that fails.
+    """
+    for directory in (ROOT / "src", Path(sys.prefix)):
+        compileall.compile_dir(directory, quiet=2)
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", *pytest]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{done.stdout}{done.stderr}kernels: pytest does not even collect the tests")
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which pytest collects."""
+    return {**os.environ, **PLUGINS}
+
+
+def script(pytest: list[str]) -> str:
+    """Return what a guest runs."""
+    variables = {
+        "HOME": str(Path.home()),
+        "PATH": os.environ["PATH"],
+        "LC_ALL": "C.UTF-8",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **PLUGINS,
+        "TMPDIR": "/mnt/scratch",
+        "IOCANCEL_GUEST": "1",
+        "IOCANCEL_SCRATCH": "/mnt/scratch",
+    }
+    ours = ["-v", "-p", "no:cacheprovider", "--junitxml=/run/report.xml"]
+    command = [sys.executable, "-m", "pytest", *ours, *pytest]
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    return f"cd {shlex.quote(str(ROOT))} || exit 126\n{exports}exec {shlex.join(command)}\n"
+
+
+def run(series: str, options: argparse.Namespace, command: str) -> Result:
+    """Run the tests under one kernel."""
+    try:
+        kernel = fetch.find(series, update=options.update)
+    except (fetch.FetchError, OSError, subprocess.CalledProcessError) as error:
+        return Result(series, broken=f"not run: {error}")
+    extra = {**MODULES, **dict(each.partition(":")[::2] for each in options.module)}
+    machine = boot.Machine(options.accel, options.smp, modules=tuple(extra.items()))
+    done = boot.run(kernel, machine, command, options.limit)
+    log = LOGS / f"{series}.log"
+    log.write_text(f"{done.output}\n\n=== console\n{done.console}")
+    result = judge(kernel.release, done)
+    result.log = str(log.relative_to(ROOT))
+    if result.broken:
+        result.broken += "; its log ends with:\n    "
+        result.broken += "\n    ".join((done.output + done.console).splitlines()[-15:])
+    return result
+
+
+def main() -> int:
+    """Run the command; return its exit status."""
+    options, pytest = parse(sys.argv[1:])
+    LOGS.mkdir(parents=True, exist_ok=True)
+    prepare(pytest)
+    command = script(pytest)
+    results = []
+    with ThreadPoolExecutor(max(1, options.jobs)) as pool:
+        for result in pool.map(lambda series: run(series, options, command), options.series or fetch.SUITES):
+            print("\n".join(result.lines()), flush=True)
+            results.append(result)
+    if options.json:
+        options.json.write_text(json.dumps([result.as_json() for result in results], indent=1) + "\n")
+    passed = sum(result.passed for result in results)
+    failed = sum(len(result.failed) for result in results)
+    broken = sum(bool(result.broken) for result in results)
+    print(f"{len(results)} kernels: {passed} passed, {failed} failed, {broken} runs broken off")
+    return not all(result.good for result in results)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
