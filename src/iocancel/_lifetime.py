@@ -1,0 +1,70 @@
+"""What rings, contexts and control blocks share: what must not be freed, the end of the process, forks.
+
+No library in here. The wrappers register each object that owns something of the kernel's; at a fork
+the child's copies learn that they are dead, and at interpreter exit they are closed while Python can
+still wait for the kernel. What the kernel may write to for ever is kept for ever: `keep_forever`.
+"""
+
+import atexit
+import os
+import sys
+import weakref
+from typing import Protocol
+
+_owners: "weakref.WeakSet[Owner]" = weakref.WeakSet()
+_kept: list[object] = []
+
+
+class Owner(Protocol):
+    """What has to hear of forks and of the interpreter's end."""
+
+    def _forked(self) -> None:
+        """Called in the child: give up the kernel's things without touching them."""
+
+    def _at_exit(self) -> None:
+        """Called at interpreter exit: cancel, drain, close; never raises."""
+
+
+def register(owner: Owner) -> None:
+    """Let `owner` hear of forks and of the interpreter's end for as long as it lives."""
+    _owners.add(owner)
+
+
+def owners() -> list[Owner]:
+    """Those that are registered and alive."""
+    return list(_owners)
+
+
+def keep_forever(thing: object) -> None:
+    """Keep `thing`, and the memory it owns, until the process is gone (rule 2, its last resort).
+
+    A module's globals are cleared when the interpreter ends, and the kernel may write even then: so
+    the object is put out of the collector's reach by a reference that nobody gives back.
+    """
+    import ctypes  # only here: it is slow to import, and this is rare
+
+    _kept.append(thing)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+def kept() -> int:
+    """How many objects were kept for ever: 0 in a program that closes what it opens."""
+    return len(_kept)
+
+
+def _in_child() -> None:
+    for owner in list(_owners):
+        owner._forked()
+    _owners.clear()
+
+
+def _at_exit() -> None:
+    for owner in list(_owners):
+        try:
+            owner._at_exit()
+        except Exception:  # noqa: BLE001 - the others must be closed all the same
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+
+
+os.register_at_fork(after_in_child=_in_child)
+atexit.register(_at_exit)

@@ -1,0 +1,233 @@
+"""The end of a ring: cancel, drain, and only then free.
+
+Closing a ring's fd ends nothing at once (limbo.py says how much of it is written into afterwards). So
+what holds memory, or would bring an fd that nobody could claim any more, is cancelled by its user_data
+and reaped first. A request in a worker may need a second cancel, what is linked hard to a cancelled one
+starts when that ends, and behind IO_DRAIN only a synchronous cancel reaches: hence the rounds.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import threading
+import time
+import warnings
+from array import array
+from typing import Any
+
+from iocancel import _lifetime
+from iocancel._native import ffi, lib
+from iocancel.uring import limbo
+from iocancel.uring import probe as _probe
+from iocancel.uring.core import RingCore, deadline_of, left_of
+from iocancel.uring.flags import SetupFlags
+from iocancel.uring.ledger import Group
+
+CLOSE_TIMEOUT = 5.0
+"""How many seconds `Ring.close()` waits for what does not end by itself."""
+
+_AT_EXIT = 1.0
+_ANY = lib.IORING_ASYNC_CANCEL_ANY
+_BATCH = 1024
+_CANCEL = bytearray(64)
+_CANCEL[0] = lib.IORING_OP_ASYNC_CANCEL
+_CANCEL[4:8] = b"\xff" * 4
+
+
+class Closing(RingCore):
+    """The closing of `Ring`."""
+
+    def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
+        """Cancels what is in flight, waits for its endings, and closes the ring (io_uring_queue_exit(3)).
+
+        What was prepared and not submitted is dropped. Completions that were not reaped are dropped, too,
+        but an fd in one of them (accepted, opened) is closed. A thread that waits on this ring gets
+        ValueError.
+
+        Args:
+            timeout: how long to wait, in seconds, for requests that can't be cancelled (None: for ever).
+                What still runs then keeps its memory until it ends: the ring is closed all the same.
+
+        Raises:
+            WrongThread: the ring is another thread's (SINGLE_ISSUER).
+            RuntimeError: called from a signal handler that interrupted this ring's own wait.
+
+        A second call does nothing.
+        """
+        if self._state != "open":
+            return
+        if self._took_by_child():
+            return
+        self._check_open()
+        if self._reaper == threading.get_ident():
+            raise RuntimeError("close() inside this ring's own wait: let the wait return first")
+        deadline = deadline_of(timeout)
+        self._state = "closed"
+        try:
+            self._stop_waiters()
+        except BaseException:
+            self._state = "open"
+            raise
+        try:
+            for entry in self._staged:
+                entry._ring, entry._pins = None, ()
+            self._staged = []
+            self._drain(deadline)
+        finally:
+            # Also when Ctrl-C ends the draining: what has not ended goes behind the barrier.
+            self._exit(deadline)
+            self._reaper = 0
+
+    def _took_by_child(self) -> bool:
+        """Whether this is a child of a fork that Python did not see: then nothing may be touched."""
+        if lib.ioc_sq_ready(self._handle) != lib.IOC_FORKED:
+            return False
+        self._state = "forked"
+        return True
+
+    def _stop_waiters(self) -> None:
+        """Gets the right to reap; a thread that waits is woken by completions, as many as it wants."""
+        number = self._unique()
+        while self._reaper:
+            lib.ioc_wake(self._handle, number)
+            time.sleep(0.001)
+        self._reaper = threading.get_ident()
+
+    def _drain(self, deadline: float | None) -> None:
+        out = self._out
+        self._late()
+        number = self._unique()
+        pause = 0.005
+        first = True
+        while True:
+            if first and lib.ioc_sq_ready(self._handle):
+                if self._flags & SetupFlags.R_DISABLED:
+                    lib.ioc_register(self._handle, lib.IORING_REGISTER_ENABLE_RINGS, ffi.NULL, 0)
+                lib.ioc_enter(self._handle, ffi.NULL, 0, 0, -1, out, ffi.NULL)
+                self._late()
+            targets = self._held()
+            if not targets:
+                return
+            if not self._cancel_all(targets, number):
+                return  # not this thread's ring: nothing can be done from here
+            if not first and _probe.sync_cancel_works():
+                lib.ioc_sync_cancel(self._handle, 0, -1, _ANY, 0, 0, 0)
+            first = False
+            again = time.monotonic() + pause
+            pause = min(2 * pause, 1.0)
+            while self._held():
+                left = left_of(again if deadline is None else min(again, deadline))
+                if not left:
+                    break
+                res = lib.ioc_enter(self._handle, ffi.NULL, 0, 1, left, out, ffi.NULL)
+                self._late()
+                if res < 0 and res != -errno.EINTR:
+                    return
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+
+    def _held(self) -> list[int]:
+        """The user_data of what must end before its memory can be freed, the newest first."""
+        held = dict.fromkeys(
+            user_data for user_data, entry in self._ledger.entries() if entry._pins or entry._gives_fd
+        )
+        return [user_data for user_data in reversed(held) if not self._is_sticky(user_data)]
+
+    def _is_sticky(self, user_data: int) -> bool:
+        found = self._ledger.flight.get(user_data)
+        return isinstance(found, Group) and found.sticky
+
+    def _cancel_all(self, targets: list[int], number: int) -> bool:
+        """One cancel each; False where the kernel refuses this thread."""
+        size = min(_BATCH, self._sq_entries)
+        for start in range(0, len(targets), size):
+            batch = array("Q", targets[start : start + size])
+            names = array("Q", [number]) * len(batch)
+            lib.ioc_push_many(
+                self._handle,
+                bytes(_CANCEL),
+                len(batch),
+                ffi.from_buffer("uint64_t[]", names),
+                ffi.from_buffer("uint64_t[]", batch),
+                ffi.NULL,
+            )
+            res = lib.ioc_enter(self._handle, ffi.NULL, 0, 0, -1, self._out, ffi.NULL)
+            self._late()
+            if res == -errno.EEXIST:
+                return False
+        return True
+
+    def _late(self) -> None:
+        """Takes completions that nobody will ask for any more: fds in them are closed."""
+        while True:
+            self._take(self._late_one)
+            lib.ioc_enter(self._handle, ffi.NULL, 0, 0, -1, self._out, ffi.NULL)
+            if not self._out.n:
+                return
+
+    def _late_one(self, user_data: int, res: int, flags: int) -> None:
+        found = self._ledger.flight.get(user_data)
+        entries = [] if found is None or res < 0 else found.entries if isinstance(found, Group) else [found]
+        if entries and all(entry._gives_fd for entry in entries):
+            os.close(res)
+        elif entries and all(entry.opcode == lib.IORING_OP_PIPE for entry in entries):
+            _close_pipe(entries[0])
+
+    def _exit(self, deadline: float | None) -> None:
+        """Closes the ring's fd; what still holds memory goes behind the barrier."""
+        held = [entry for _, entry in self._ledger.entries() if entry._pins]
+        barrier = self._barrier() if held else None
+        res = lib.ioc_ring_exit(self._handle)
+        while res == lib.IOC_IN_USE:  # a synchronous cancel in another thread
+            if deadline is not None and time.monotonic() >= deadline:
+                _lifetime.keep_forever((self._handle, self._ledger, self._kept()))
+                break
+            time.sleep(0.001)
+            res = lib.ioc_ring_exit(self._handle)
+        if held:
+            if barrier is not None:
+                poll = select.poll()
+                poll.register(barrier, 0)
+                left = left_of(deadline)
+                if poll.poll(None if left < 0 else left / 1e6):
+                    os.close(barrier)
+                    barrier, held = None, []
+            if held:
+                limbo.keep(barrier, (self._ledger, self._kept()))
+        self._ledger = type(self._ledger)()
+        self._forget_registered()
+
+    def _barrier(self) -> int | None:
+        """A pipe's read end that hangs up when the kernel has let go of the last request, or None."""
+        read_end, write_end = os.pipe()
+        one = ffi.new("int[]", [write_end])
+        res = lib.ioc_register(self._handle, lib.IORING_REGISTER_FILES, one, 1)
+        if res == -errno.EBUSY:  # there is a table already
+            res = lib.ioc_register_update(self._handle, lib.IORING_REGISTER_FILES_UPDATE, 0, one, 1)
+        os.close(write_end)
+        if res < 0:
+            os.close(read_end)
+            return None
+        return read_end
+
+    def _forked(self) -> None:
+        if self._state == "open":
+            self._state = "forked"
+        lib.ioc_ring_forked(self._handle)
+        self._ledger = type(self._ledger)()
+        self._staged = []
+
+    def _at_exit(self) -> None:
+        if self._state == "open":
+            warnings.warn(f"unclosed {self!r} at exit", ResourceWarning, source=self, stacklevel=2)
+            self._owner = 0
+            self.close(_AT_EXIT)
+
+
+def _close_pipe(entry: Any) -> None:
+    if int.from_bytes(entry._bytes[44:48], "little"):  # into the registered files
+        return
+    for number in ffi.cast("int *", entry._pins[0])[0:2]:
+        os.close(number)

@@ -1,0 +1,381 @@
+from __future__ import annotations
+
+import errno
+import itertools
+import math
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from iocancel import _lifetime, errors
+from iocancel._native import ffi, lib
+from iocancel.uring import limbo, memory
+from iocancel.uring import probe as _probe
+from iocancel.uring.cqe import Cqe
+from iocancel.uring.entry import MASK64
+from iocancel.uring.flags import CancelFlags, SetupFlags, bits
+from iocancel.uring.ledger import Ledger
+from iocancel.uring.prep_cancel import cancel_feature, cancel_since
+from iocancel.uring.sqe import FEATURE_SINCE, Sqe
+
+_SKIP = lib.IOSQE_CQE_SKIP_SUCCESS
+_SQPOLL = lib.IORING_SETUP_SQPOLL
+_SELECT = lib.IOSQE_BUFFER_SELECT
+RECORD = struct.Struct("=QiI")
+_NOT_OFFERED = (
+    SetupFlags.SQE128
+    | SetupFlags.CQE32
+    | SetupFlags.NO_MMAP
+    | SetupFlags.REGISTERED_FD_ONLY
+    | SetupFlags.CQE_MIXED
+    | SetupFlags.SQE_MIXED
+    | SetupFlags.SQ_REWIND
+)
+# The set-up flags that a kernel of these days may lack, the newest first.
+_SETUP_SINCE = {
+    SetupFlags.HYBRID_IOPOLL: "6.13",
+    SetupFlags.NO_SQARRAY: "6.6",
+    SetupFlags.DEFER_TASKRUN: "6.1",
+    SetupFlags.SINGLE_ISSUER: "6.0",
+    SetupFlags.TASKRUN_FLAG: "5.19",
+    SetupFlags.COOP_TASKRUN: "5.19",
+    SetupFlags.SUBMIT_ALL: "5.18",
+}
+_UNIQUE_FROM = 1 << 63  # numbers of our own, far from the small ones that people choose
+_LONGEST = 1 << 62  # nanoseconds: 146 years
+_MOST_AT_ONCE = 1 << 14  # completions that one call reaps
+_SETUP_TRIES = 6
+_T = TypeVar("_T")
+
+
+class RingCore:
+    """What `Ring` is made of: the set-up, the way in and the way out."""
+
+    def __init__(
+        self,
+        entries: int = 256,
+        *,
+        flags: int = 0,
+        cq_entries: int | None = None,
+        sq_thread_idle: int = 0,
+        attach: RingCore | None = None,
+    ) -> None:
+        self._state = "new"
+        number = bits(SetupFlags, flags, "flags")
+        if number & _NOT_OFFERED:
+            raise ValueError(f"set-up flags that are not offered: {SetupFlags(number) & _NOT_OFFERED!r}")
+        _positive(entries, "entries", 32768 if not number & SetupFlags.CLAMP else 1 << 31)
+        if cq_entries is not None:
+            _positive(cq_entries, "cq_entries", 65536 if not number & SetupFlags.CLAMP else 1 << 31)
+            number |= SetupFlags.CQSIZE
+        elif number & SetupFlags.CQSIZE:
+            raise ValueError("SetupFlags.CQSIZE needs cq_entries=")
+        if not 0 <= sq_thread_idle < 1 << 32:
+            raise ValueError(f"sq_thread_idle takes 0 to 2**32 - 1 milliseconds, not {sq_thread_idle}")
+        if attach is not None:
+            if not isinstance(attach, RingCore):
+                raise TypeError(f"attach takes a Ring, not {type(attach).__name__}")
+            number |= SetupFlags.ATTACH_WQ
+        elif number & SetupFlags.ATTACH_WQ:
+            raise ValueError("SetupFlags.ATTACH_WQ needs attach=")
+        limbo.sweep()
+        handle = lib.ioc_ring_new()
+        if handle == ffi.NULL:
+            raise MemoryError("no memory for a ring")
+        self._handle = ffi.gc(handle, lib.ioc_ring_free)
+        wq_fd = -1 if attach is None else attach.fileno()
+        self._set_up(entries, number, cq_entries or 0, sq_thread_idle, wq_fd)
+        self._attached = attach  # its fd must stay the same file
+        self._owner = threading.get_ident() if number & SetupFlags.SINGLE_ISSUER else 0
+        self._flags = int(self._handle.flags)  # plain: operations on flag types are slow
+        self._sq_entries: int = self._handle.sq_entries
+        self._ledger = Ledger()
+        self._staged: list[Sqe] = []
+        self._backlog = 0  # entries in the queue that the kernel has not taken
+        most = min(self._handle.cq_entries, _MOST_AT_ONCE)
+        self._arrays = ffi.new("struct ioc_cqe[]", most), ffi.new("unsigned[]", most)
+        self._out = ffi.new("struct ioc_out *", (0, most, 0, self._arrays[1], self._arrays[0]))
+        self._handle.out = self._out
+        self._seen = 0  # see bulk.py
+        self._view = memoryview(ffi.buffer(self._arrays[0]))
+        self._cells: list[Any] = []
+        self._reaper = 0  # the thread that reaps
+        self._numbers = itertools.count(_UNIQUE_FROM)
+        self._probe: _probe.Probe | None = None
+        # What is registered, or was provided, and so is the kernel's.
+        self._buffers: list[Any] = []
+        self._groups: dict[int, Any] = {}
+        self._provided: dict[tuple[int, int], Any] = {}
+        self._state = "open"
+        _lifetime.register(self)
+
+    def _set_up(self, entries: int, flags: int, cq_entries: int, idle: int, wq_fd: int) -> None:
+        """Sets the ring up; where memory is short, again: what closed rings held is given back late."""
+        for again in range(_SETUP_TRIES):
+            res = lib.ioc_ring_setup(self._handle, entries, flags, cq_entries, idle, wq_fd)
+            if res != -errno.ENOMEM or again == _SETUP_TRIES - 1:
+                break
+            time.sleep(0.001 * 4**again)
+        if res == -errno.EINVAL:
+            for flag, since in _SETUP_SINCE.items():
+                if flags & flag and not _flag_works(flag):
+                    raise errors.feature_unavailable(f"IORING_SETUP_{flag.name}", since, "io_uring_setup")
+        errors.check(res, "io_uring_queue_init_params")
+
+    def _records(
+        self, n: int, timeout: float | None, *, submit: bool, make: Callable[[int, int, int], _T] | None = None
+    ) -> list[Any]:
+        """Waits and reaps: plain tuples, or what `make` makes of each; the ledger is kept."""
+        self._check_open()
+        self._start_reaping()
+        try:
+            out = self._settle_seen()
+            if n:
+                self._fetch(n, deadline_of(timeout), submit)
+            else:
+                res = self._enter(0, -1, out) if submit else self._enter_bare(0, -1)
+                if res < 0 and not out.n:
+                    self._took(res, "io_uring_enter")
+            records = self._take(make)
+            while len(records) % out.max == 0 and records and not self._enter_bare(0, -1) and out.n:
+                records += self._take(make)  # there was more than fits at once
+            return records
+        finally:
+            self._reaper = 0
+
+    def _settle_seen(self) -> Any:
+        """The completions that were reaped and not taken."""
+        out = self._out
+        if self._seen:
+            if out.n == self._seen:
+                out.n = 0
+            self._seen = 0
+        return out
+
+    def _take(self, make: Callable[[int, int, int], _T] | None = None) -> list[Any]:
+        """What was reaped, and the ledger's share of it done."""
+        out = self._settle_seen()
+        count = out.n
+        if not count:
+            return []
+        records: list[Any] = list(RECORD.iter_unpack(self._view[: count * 16]))
+        others = out.others
+        last = self._ledger.last
+        if make is not None:
+            made = [make(*record) for record in records]
+            if others:
+                for i in ffi.unpack(out.other, others):
+                    last(records[i][0])
+            records = made
+        elif others:
+            for i in ffi.unpack(out.other, others):
+                last(records[i][0])
+        out.n = 0
+        return records
+
+    def _start_reaping(self) -> None:
+        me = threading.get_ident()
+        # No bytecode between the test and the store lets another thread run.
+        if self._reaper:
+            raise self._busy()
+        self._reaper = me
+
+    def _busy(self) -> RuntimeError:
+        return RuntimeError("another call is reaping this ring: one at a time")
+
+    def _fetch(self, n: int, deadline: float | None, submit: bool) -> None:
+        """Waits until `n` completions are in `_out`."""
+        out, wanted = self._out, self._wanted(n)
+        while True:
+            left = left_of(deadline)
+            if submit and self._staged:
+                res = self._enter(max(0, wanted - out.n), left, out)
+            else:
+                res = self._enter_bare(max(0, wanted - out.n), left)
+            if res < 0 and res != -errno.EINTR and not out.n:
+                self._took(res, "io_uring_enter")
+            if out.n >= wanted or left == 0:
+                return
+            self._check_open()
+
+    def _enter_bare(self, wait_nr: int, timeout_ns: int) -> int:
+        return lib.ioc_enter(self._handle, ffi.NULL, 0, wait_nr, timeout_ns, self._out, ffi.NULL)
+
+    def _enter(self, wait_nr: int, timeout_ns: int, out: Any) -> int:
+        """Hands what is staged to the kernel; what it did not take is staged again."""
+        batch = self._staged
+        if not batch:
+            return lib.ioc_enter(self._handle, ffi.NULL, 0, wait_nr, timeout_ns, out, ffi.NULL)
+        self._staged = []
+        moved = self._cells.pop() if self._cells else ffi.new("unsigned *")
+        moved[0] = 0
+        try:
+            for entry in batch:
+                if not entry._entered:
+                    self._admit(entry)
+            raw = b"".join([entry._bytes for entry in batch])
+            res = lib.ioc_enter(self._handle, raw, len(batch), wait_nr, timeout_ns, out, moved)
+        finally:
+            done = moved[0]
+            if done < len(batch):
+                self._staged[:0] = batch[done:]
+                del batch[done:]
+            for entry in batch:
+                entry._ring = None
+        if res != done or self._flags & _SQPOLL:
+            self._backlog = self._ask(lib.ioc_sq_ready)
+        self._cells.append(moved)
+        return res
+
+    def _admit(self, entry: Sqe) -> None:
+        """Enters an entry into the ledger, before the kernel can see it."""
+        if entry._user_data < 0:
+            entry.user_data = self._user_data_for(entry._data)
+        flags = entry._flags | entry._implied
+        if flags & _SELECT:
+            entry._pins = (*entry._pins, self._group_pin(entry.buf_group))
+        if flags & _SKIP:
+            self._ledger.add_skipping(entry)
+        else:
+            self._ledger.add(entry)
+        if entry._message is not None:
+            target, user_data = entry._message
+            ring = self if target is None else target if isinstance(target, RingCore) else _ring_of(target)
+            if ring is not None:
+                ring._expect(user_data)
+        entry._entered = True
+
+    def _cqe(self, user_data: int, res: int, flags: int) -> Cqe:
+        """A completion, with what the ledger knows of it."""
+        data, call = self._ledger.about(user_data)
+        feature = ("", "")
+        if res in (-errno.EINVAL, -errno.EOPNOTSUPP):
+            entry = self._ledger.known(user_data)
+            if entry is not None:
+                feature = self._lacking(entry)
+        return Cqe(user_data, res, flags, data, call, feature)
+
+    def _expect(self, user_data: int) -> None:
+        """A completion with this number will come that no entry of this ring asked for."""
+        self._took(lib.ioc_bare_add(self._handle, ffi.new("uint64_t *", user_data), 1), "io_uring")
+
+    def _group_pin(self, bgid: int) -> Any:
+        """What a request that picks from a group may write to."""
+        return self._groups.get(bgid)
+
+    def _provide(self, bgid: int, bid: int, n: int, pin: Any) -> None:
+        """Buffers that are the kernel's from now on: until they are provided again, or the ring is closed."""
+        for number in range(bid, bid + n):
+            self._provided[bgid, number] = pin
+
+    def _kept(self) -> Any:
+        """All that the kernel may write to, beside what the ledger pins."""
+        return self._buffers, self._groups, self._provided
+
+    def _forget_registered(self) -> None:
+        self._buffers, self._groups, self._provided = [], {}, {}
+
+    def _lacking(self, entry: Any) -> tuple[str, str]:
+        """What a refused request needed and this kernel lacks, or ("", "")."""
+        if entry.opcode == lib.IORING_OP_ASYNC_CANCEL and self.probe().supports(entry.opcode):
+            if self._flags & SetupFlags.IOPOLL:
+                return "", ""  # refused for the kind of ring
+            asked = CancelFlags(int.from_bytes(entry._bytes[28:32], memory._ENDIAN))
+            lacking = asked & ~_probe.cancel_flags()
+            return (cancel_feature(lacking), cancel_since(lacking)) if lacking else ("", "")
+        feature = entry._feature
+        return _probe.lacking_feature(entry.opcode, self.probe(), feature, FEATURE_SINCE.get(feature, ""))
+
+    # Helpers
+
+    def _unique(self) -> int:
+        """A user_data that nothing in flight has."""
+        number = next(self._numbers)
+        while number in self._ledger.flight:
+            number = next(self._numbers)
+        return number & MASK64
+
+    def _user_data_for(self, data: Any) -> int:
+        """The number of a request whose user set none: requests with the same data share it."""
+        known = self._ledger.by_data.get(id(data)) if data is not None else None
+        return known[0] if known is not None else self._unique()
+
+    def _user_data_of(self, data: Any) -> int:
+        """The user_data of what has this very object as its data, prepared or in flight; else a new one."""
+        for entry in reversed(self._staged):
+            if entry._data is data and data is not None:
+                return entry.user_data
+        return self._user_data_for(data)
+
+    def _wanted(self, n: int) -> int:
+        if not isinstance(n, int):
+            raise TypeError(f"n takes an int, not {type(n).__name__}")
+        if not 0 <= n <= self._out.max:
+            raise ValueError(f"n takes 0 to {self._out.max} completions, not {n}")
+        return n
+
+    def _ask(self, question: Any) -> int:
+        return self._took(int(question(self._handle)), "io_uring")
+
+    def _took(self, res: int, call: str) -> int:
+        """The result of a C call, or its exception."""
+        if res >= 0:
+            return res
+        if res == lib.IOC_FORKED or self._state == "forked":
+            raise RuntimeError("this ring belongs to the parent process: a forked child opens its own")
+        if res == lib.IOC_CLOSED:
+            raise ValueError("the ring is closed")
+        return errors.check(res, call)
+
+    def _check_open(self) -> None:
+        if self._state != "open":
+            if self._state == "forked":
+                raise RuntimeError("this ring belongs to the parent process: a forked child opens its own")
+            raise ValueError("the ring is closed")
+        if self._owner and self._owner != threading.get_ident():
+            raise errors.WrongThread(
+                errno.EEXIST, "the ring was set up with SINGLE_ISSUER by another thread: use it from there"
+            )
+
+
+def _positive(value: int, what: str, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} takes an int, not {type(value).__name__}")
+    if not 1 <= value <= most:
+        raise ValueError(f"{what} takes 1 to {most}, not {value}")
+
+
+def _flag_works(flag: SetupFlags) -> bool:
+    """Whether the kernel knows a set-up flag: tried on a ring of its own, with what the flag needs."""
+    needs = {
+        SetupFlags.HYBRID_IOPOLL: SetupFlags.IOPOLL,
+        SetupFlags.DEFER_TASKRUN: SetupFlags.SINGLE_ISSUER,
+        SetupFlags.TASKRUN_FLAG: SetupFlags.COOP_TASKRUN,
+    }
+    return _probe.setup_works(int(flag | needs.get(flag, SetupFlags(0))))
+
+
+def _ring_of(fd: int) -> RingCore | None:
+    """The open ring of this process that has this fd."""
+    for owner in _lifetime.owners():
+        if isinstance(owner, RingCore) and owner._state == "open" and owner._handle.fd == fd:
+            return owner
+    return None
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    """When a timeout in seconds from now is over, in `time.monotonic()`; None for never."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout takes seconds as float or int, or None, not {type(timeout).__name__}")
+    if math.isnan(timeout) or timeout < 0:
+        raise ValueError(f"timeout takes a number of seconds >= 0, not {timeout}")
+    return None if timeout > _LONGEST / 1e9 else time.monotonic() + timeout
+
+
+def left_of(deadline: float | None) -> int:
+    """What is left until a deadline, in nanoseconds; -1 for ever."""
+    return -1 if deadline is None else max(0, math.ceil((deadline - time.monotonic()) * 1e9))

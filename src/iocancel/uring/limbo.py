@@ -1,0 +1,61 @@
+"""Memory of closed rings that the kernel may still write to.
+
+Closing a ring ends nothing at once: of direct reads that were in flight, 98 of 100 wrote into their
+buffers after the close had returned. So a ring reaps every ending first. What has not ended by then (a
+hung disk, a hung network file system) is kept here, behind a barrier: the write end of a pipe, put
+into the ring's registered files before the ring's fd is closed, is let go by the kernel only when the
+last request is gone; then the read end hangs up, and the memory is freed. Where no barrier could be
+set up, or at the interpreter's end, it is kept for ever.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import select
+from collections import deque
+
+from iocancel import _lifetime
+
+_waiting: deque[tuple[int, object]] = deque()  # (read end of the barrier, what must live until it hangs up)
+
+
+def keep(read_end: int | None, things: object) -> None:
+    """Keep `things` until the barrier hangs up; without one, for ever."""
+    if read_end is None:
+        _lifetime.keep_forever(things)
+    else:
+        _waiting.append((read_end, things))
+
+
+def sweep() -> int:
+    """Free what the kernel has let go of by now; returns how much still waits."""
+    for _ in range(len(_waiting)):
+        try:
+            read_end, things = _waiting.popleft()
+        except IndexError:  # another thread sweeps, too
+            break
+        poll = select.poll()
+        poll.register(read_end, 0)
+        if poll.poll(0):
+            os.close(read_end)
+        else:
+            _waiting.append((read_end, things))
+    return len(_waiting)
+
+
+def _in_child() -> None:
+    # The kernel writes to the parent's memory, not to the child's copies.
+    while _waiting:
+        read_end, _ = _waiting.popleft()
+        os.close(read_end)
+
+
+def _at_exit() -> None:
+    if sweep():
+        for _, things in _waiting:
+            _lifetime.keep_forever(things)
+
+
+os.register_at_fork(after_in_child=_in_child)
+atexit.register(_at_exit)  # after the rings' own, which was registered first and so runs last: see ring.py

@@ -1,0 +1,329 @@
+"""Memory that the kernel is given: found, checked and pinned.
+
+Each helper returns what has to live until the request's last completion, and its address where the
+entry needs it. A pinned buffer is a live buffer export: Python refuses to resize or free it meanwhile.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from iocancel._native import ffi, lib
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+__all__ = ["MsgHdr", "SockAddr"]
+
+_uintptr = ffi.typeof("uintptr_t")
+
+
+def _new(kind: str) -> Any:
+    """Zeroed memory for a C type, whose fields no type checker knows."""
+    return ffi.new(kind)
+
+
+def address(pin: Any) -> int:
+    """The address of pinned memory, for an entry."""
+    return int(ffi.cast(_uintptr, pin))
+
+
+def readable(buf: ReadableBuffer, what: str = "buf") -> Any:
+    """Pins memory that the kernel reads."""
+    try:
+        return ffi.from_buffer("uint8_t[]", buf)
+    except (TypeError, ValueError, BufferError) as error:
+        raise _bad_buffer(buf, what, "an object with a contiguous buffer", error) from None
+
+
+def writable(buf: WriteableBuffer, what: str = "buf") -> Any:
+    """Pins memory that the kernel writes to."""
+    try:
+        return ffi.from_buffer("uint8_t[]", buf, require_writable=True)
+    except (TypeError, ValueError, BufferError) as error:
+        raise _bad_buffer(buf, what, "an object with a writable, contiguous buffer", error) from None
+
+
+def _bad_buffer(buf: object, what: str, wanted: str, error: Exception) -> TypeError:
+    return TypeError(
+        f"{what} takes {wanted} (bytearray, memoryview, mmap ...), not {type(buf).__name__}: {error}"
+    )
+
+
+def at_least(pin: Any, size: int, what: str) -> Any:
+    """`pin`, when it is large enough for what the kernel writes there."""
+    if len(pin) < size:
+        raise ValueError(f"{what} has {len(pin)} bytes, the kernel needs {size}")
+    return pin
+
+
+def path_bytes(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], what: str = "path") -> Any:
+    """Pins a path as a C string."""
+    raw = os.fsencode(path)
+    if b"\0" in raw:
+        raise ValueError(f"{what} has a NUL byte in it: {path!r}")
+    return ffi.new("char[]", raw)
+
+
+def file_number(fd: Any, what: str = "fd") -> int:
+    """The number of a file: an int, or of an object with a `fileno()`."""
+    if type(fd) is int:
+        return fd
+    if isinstance(fd, float):
+        raise TypeError(f"{what} takes an int or an object with fileno(), not float")
+    fileno = getattr(fd, "fileno", None)
+    try:
+        return operator.index(fileno() if fileno is not None else fd)
+    except TypeError:
+        raise TypeError(f"{what} takes an int or an object with fileno(), not {type(fd).__name__}") from None
+
+
+def timespec(seconds: float, what: str = "timeout") -> Any:
+    """Pins a time in seconds as the kernel's timespec (nanoseconds; a float is rounded up)."""
+    if isinstance(seconds, int):
+        whole, nanoseconds = seconds, 0
+    else:
+        if not isinstance(seconds, float):
+            raise TypeError(f"{what} takes seconds as float or int, not {type(seconds).__name__}")
+        if not math.isfinite(seconds):
+            raise ValueError(f"{what} takes a finite number of seconds, not {seconds}")
+        whole = math.floor(seconds)
+        nanoseconds = math.ceil((seconds - whole) * 1e9)
+        if nanoseconds >= 1_000_000_000:
+            whole, nanoseconds = whole + 1, 0
+    if not 0 <= whole < 1 << 63:
+        raise ValueError(f"{what} takes 0 to 2**63 - 1 seconds, not {seconds}")
+    return ffi.new("struct ioc_timespec *", (whole, nanoseconds))
+
+
+def _several(buffers: Sequence[ReadableBuffer], what: str) -> Sequence[ReadableBuffer]:
+    if isinstance(buffers, bytes | bytearray | memoryview | str):
+        raise TypeError(f"{what} takes a sequence of buffers, not one {type(buffers).__name__}")
+    return buffers
+
+
+def _view(buf: ReadableBuffer, what: str) -> memoryview:
+    try:
+        return memoryview(buf)
+    except (TypeError, ValueError, BufferError) as error:
+        raise _bad_buffer(buf, what, "an object with a contiguous buffer", error) from None
+
+
+def iovecs(buffers: Sequence[ReadableBuffer], write: bool, what: str = "buffers") -> tuple[Any, list[Any]]:
+    """Pins buffers and the array of iovecs that names them; `write`: the kernel writes to them."""
+    pins = [(writable if write else readable)(b, what) for b in _several(buffers, what)]
+    vector = ffi.new("struct iovec[]", max(len(pins), 1))
+    for entry, pin in zip(vector, pins, strict=False):
+        entry.iov_base = pin
+        entry.iov_len = len(pin)
+    return vector, [vector, *pins]
+
+
+class SockAddr:
+    """A socket address in the kernel's form, for connect, bind, sendto, accept and messages.
+
+    Args:
+        family: the address family, as `socket.AF_INET`; None for an empty one that the kernel fills.
+        value: the address in Python's form: (host, port) with a numeric host for AF_INET, (host, port,
+            flow, scope) for AF_INET6, a path (str or bytes; a leading NUL is Linux's abstract space) for
+            AF_UNIX; or raw bytes of a whole `struct sockaddr` for any family.
+
+    Raises:
+        ValueError: an address that is not of its family's form.
+        TypeError: a value of another type.
+    """
+
+    __slots__ = ("_length", "_storage")
+
+    def __init__(self, family: int | None = None, value: Any = None) -> None:
+        size = lib.IOC_SIZEOF_SOCKADDR
+        self._storage = bytearray(size)
+        self._length = ffi.new("unsigned *", size)
+        if family is None:
+            return
+        raw = _encode(int(family), value)
+        if len(raw) > size:
+            raise ValueError(f"the address has {len(raw)} bytes, a sockaddr at most {size}")
+        self._storage[: len(raw)] = raw
+        self._length[0] = len(raw)
+
+    @property
+    def family(self) -> int:
+        """The address family, 0 where none was filled in."""
+        return int.from_bytes(self._storage[:2], _ENDIAN)
+
+    @property
+    def raw(self) -> bytes:
+        """The bytes of the `struct sockaddr`."""
+        return bytes(self._storage[: min(self._length[0], len(self._storage))])
+
+    @property
+    def value(self) -> Any:
+        """The address in Python's form, None where none was filled in, raw bytes for an unknown family."""
+        return python_address(self.raw)
+
+    def __repr__(self) -> str:
+        return f"SockAddr({self.family}, {self.value!r})"
+
+
+_ENDIAN = sys.byteorder
+
+
+def _encode(family: int, value: Any) -> bytes:
+    head: bytes = family.to_bytes(2, _ENDIAN)
+    if isinstance(value, bytes | bytearray | memoryview) and family != socket.AF_UNIX:
+        return bytes(value)
+    try:
+        if family == socket.AF_INET:
+            host, port = value
+            return b"".join((head, port.to_bytes(2, "big"), socket.inet_pton(socket.AF_INET, host), bytes(8)))
+        if family == socket.AF_INET6:
+            host, port, *rest = value
+            flow, scope = [*rest, 0, 0][:2]
+            ends = port.to_bytes(2, "big"), flow.to_bytes(4, "big")
+            return b"".join((head, *ends, socket.inet_pton(family, host), scope.to_bytes(4, _ENDIAN)))
+        if family == socket.AF_UNIX:
+            raw = os.fsencode(value) if not isinstance(value, bytearray | memoryview) else bytes(value)
+            if len(raw) > 108 or (len(raw) == 108 and raw[:1] != b"\0"):
+                raise ValueError("a path has at most 107 bytes")
+            return head + raw + (b"" if raw[:1] == b"\0" else b"\0")
+    except (TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
+        raise ValueError(f"not an address of family {family}: {value!r} ({error})") from None
+    raise ValueError(f"family {family}: give the bytes of the whole struct sockaddr")
+
+
+def python_address(raw: bytes) -> Any:
+    """Python's form of an address, None for none, the raw bytes for an unknown family."""
+    if len(raw) < 2:
+        return None
+    family = int.from_bytes(raw[:2], _ENDIAN)
+    if family == socket.AF_INET and len(raw) >= 8:
+        return socket.inet_ntop(socket.AF_INET, raw[4:8]), int.from_bytes(raw[2:4], "big")
+    if family == socket.AF_INET6 and len(raw) >= 28:
+        return (
+            socket.inet_ntop(socket.AF_INET6, raw[8:24]),
+            int.from_bytes(raw[2:4], "big"),
+            int.from_bytes(raw[4:8], "big"),
+            int.from_bytes(raw[24:28], _ENDIAN),
+        )
+    if family == socket.AF_UNIX:
+        name = raw[2:]
+        return bytes(name) if name[:1] == b"\0" else os.fsdecode(name.split(b"\0", 1)[0])
+    return raw if family else None
+
+
+def socket_address(value: Any, sock: Any) -> SockAddr:
+    """A `SockAddr` from what a caller gave: one, raw bytes, or Python's form beside a socket object."""
+    if isinstance(value, SockAddr):
+        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        if len(value) < 2:
+            raise ValueError(f"a raw socket address starts with its family: {bytes(value)!r}")
+        made = SockAddr()
+        if len(value) > len(made._storage):
+            raise ValueError(f"the address has {len(value)} bytes, a sockaddr at most {len(made._storage)}")
+        made._storage[: len(value)] = value
+        made._length[0] = len(value)
+        return made
+    family = getattr(sock, "family", None)
+    if not isinstance(family, int):
+        raise TypeError(
+            "addr takes a SockAddr or raw bytes; Python's own form only beside a socket object, "
+            f"whose family it needs: got {value!r}"
+        )
+    return SockAddr(family, value)
+
+
+def pin_sockaddr(addr: SockAddr, fill: bool = False) -> tuple[Any, Any]:
+    """The pinned storage of an address and its length (pinned, too: the kernel writes both).
+
+    `fill`: the kernel is to write an address there; all of the storage is its room, whatever was there.
+    """
+    if not isinstance(addr, SockAddr):
+        raise TypeError(f"addr takes a SockAddr, not {type(addr).__name__}")
+    if fill:
+        addr._length[0] = len(addr._storage)
+    return ffi.from_buffer("uint8_t[]", addr._storage), addr._length
+
+
+class MsgHdr:
+    """A `struct msghdr` for sendmsg and recvmsg, with the memory that it names (recvmsg(2)).
+
+    Args:
+        buffers: what is sent, or (writable) where to receive.
+        name: the address to send to, or an empty `SockAddr` to be told the sender's.
+        control: ancillary data to send (bytes, as CMSG(3) lays it out), or a writable buffer for it.
+
+    One `MsgHdr` belongs to one request at a time.
+    """
+
+    __slots__ = ("_c", "_control", "_name", "_pins", "_readonly")
+
+    def __init__(
+        self,
+        buffers: Sequence[ReadableBuffer],
+        *,
+        name: SockAddr | None = None,
+        control: ReadableBuffer | None = None,
+    ) -> None:
+        # One view of each, asked for once: what is pinned is what was found to be writable.
+        given = [_view(b, "buffers") for b in _several(buffers, "buffers")]
+        vector, pins = iovecs(given, write=False)
+        self._c = _new("struct msghdr *")
+        self._c.msg_iov, self._c.msg_iovlen = vector, len(pins) - 1
+        self._name = None if name is None else (name, *pin_sockaddr(name))
+        self._control = None
+        if control is not None:
+            view = _view(control, "control")
+            self._control = readable(view, "control")
+            given.append(view)
+        self._readonly = any(view.readonly for view in given)
+        self._pins = pins
+        self._fill(False)
+
+    def _fill(self, write: bool) -> None:
+        """Sets what the kernel overwrites when it receives; `write`: it will, all room is its own."""
+        if self._name is not None:
+            _, storage, length = self._name
+            self._c.msg_name = storage
+            self._c.msg_namelen = len(storage) if write else min(length[0], len(storage))
+        if self._control is not None:
+            self._c.msg_control, self._c.msg_controllen = self._control, len(self._control)
+        self._c.msg_flags = 0
+
+    def _room(self) -> tuple[int, int]:
+        """How many bytes there are for an address, and for ancillary data."""
+        return (len(self._name[1]) if self._name else 0), (0 if self._control is None else len(self._control))
+
+    @property
+    def flags(self) -> int:
+        """What the kernel said of a received message (MSG_TRUNC, MSG_CTRUNC ...)."""
+        return int(self._c.msg_flags)
+
+    @property
+    def name(self) -> Any:
+        """The address in Python's form, or None."""
+        if self._name is None:
+            return None
+        return python_address(bytes(self._name[1])[: self._c.msg_namelen])
+
+    @property
+    def controllen(self) -> int:
+        """How many bytes of ancillary data the message has."""
+        return int(self._c.msg_controllen)
+
+
+def message(msg: MsgHdr, write: bool) -> tuple[Any, list[Any]]:
+    """The struct of a message, ready to be sent, or (`write`) to be received into; and what lives with it."""
+    if not isinstance(msg, MsgHdr):
+        raise TypeError(f"msg takes a MsgHdr, not {type(msg).__name__}")
+    if write and msg._readonly:
+        raise TypeError("a message to receive takes writable buffers")
+    msg._fill(write)
+    return msg._c, [msg._c, msg]
