@@ -132,9 +132,10 @@ void ioc_ring_forked(struct ioc_ring *r)
 	}
 }
 
-/* Publishes the filled entries; returns how many the kernel has not taken yet. Entry i always sits in
+/* Publishes the filled entries, adds their number to *fresh, and returns how many the kernel has not
+ * taken yet. Entry i always sits in
  * slot i of the index array, which is what every liburing keeps it to. */
-static unsigned flush(struct io_uring *ring)
+static unsigned flush(struct io_uring *ring, unsigned *fresh)
 {
 	struct io_uring_sq *sq = &ring->sq;
 	unsigned tail = *sq->ktail, end = sq->sqe_tail, mask = *sq->kring_mask;
@@ -143,6 +144,7 @@ static unsigned flush(struct io_uring *ring)
 		for (unsigned i = tail; i != end; i++)
 			sq->array[i & mask] = i & mask;
 	sq->sqe_head = end;
+	*fresh += end - tail;
 	if (tail != end)
 		io_uring_smp_store_release(sq->ktail, end);
 	return end - io_uring_smp_load_acquire(sq->khead);
@@ -271,6 +273,18 @@ int ioc_bare_add(struct ioc_ring *r, const uint64_t *user_data, unsigned n)
 	return res;
 }
 
+int ioc_bare_take(struct ioc_ring *r, uint64_t user_data)
+{
+	int res = begin(r);
+
+	if (res)
+		return res;
+	res = bare_take(&r->bare, user_data);
+	leave(r);
+	unlock(r);
+	return res;
+}
+
 /* Appends what is there to *out, and notes which completions are the last of a request that the
  * bindings keep account of: those without F_MORE that no bulk request can have. */
 static void reap(struct ioc_ring *r, struct ioc_out *out)
@@ -298,7 +312,7 @@ static void reap(struct ioc_ring *r, struct ioc_out *out)
 }
 
 /* Called with the lock held, which it gives back.
- * Moves n entries into the queue, submits all that is there, waits until wait_nr completions are
+ * Moves n entries into the queue, submits all that is there (n IOC_NO_SUBMIT: neither), waits until wait_nr completions are
  * there or timeout_ns (< 0: no limit) is over or a signal comes, and appends what is there to *out
  * (NULL: leaves it). Returns how many the kernel took, or a negated errno. *moved (may be NULL) says how
  * many were moved into the queue; it, and *out, hold also when a signal's exception in Python comes
@@ -306,16 +320,17 @@ static void reap(struct ioc_ring *r, struct ioc_out *out)
 static int go(struct ioc_ring *r, const uint8_t *entries, unsigned n, unsigned wait_nr, int64_t timeout_ns,
 	      struct ioc_out *out, unsigned *moved)
 {
-	unsigned to_submit, taken, flags = 0, sq_flags;
-	int res = 0, total = 0, poll_after = 0;
+	unsigned to_submit, taken, flags = 0, sq_flags, fresh = 0;
+	int res = 0, total = 0, poll_after = 0, submit = n != IOC_NO_SUBMIT;
 
-	for (;;) {
+	to_submit = 0;
+	while (submit) {
 		taken = fill(r, entries, n);
 		entries += 64 * (size_t)taken;
 		n -= taken;
 		if (moved)
 			*moved += taken;
-		to_submit = flush(&r->ring);
+		to_submit = flush(&r->ring, &fresh);
 		if (!n || r->flags & IORING_SETUP_SQPOLL)
 			break;
 		/* More than the queue holds: what is in it goes first. */
@@ -329,13 +344,13 @@ static int go(struct ioc_ring *r, const uint8_t *entries, unsigned n, unsigned w
 		}
 		total += res;
 	}
-	if (r->flags & IORING_SETUP_SQPOLL) {
+	if (submit && r->flags & IORING_SETUP_SQPOLL) {
 		/* The kernel's thread takes them by itself, but for when it sleeps. */
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 		if (IO_URING_READ_ONCE(*r->ring.sq.kflags) & IORING_SQ_NEED_WAKEUP)
 			flags |= IORING_ENTER_SQ_WAKEUP;
 		else if (!wait_nr)
-			total += (int)to_submit, to_submit = 0;
+			to_submit = 0;
 	}
 	sq_flags = IO_URING_READ_ONCE(*r->ring.sq.kflags);
 	if (out && cq_ready(r) >= wait_nr && wait_nr)
@@ -358,7 +373,7 @@ static int go(struct ioc_ring *r, const uint8_t *entries, unsigned n, unsigned w
 	if (wait_nr == 0 && !poll_after)
 		unlock(r);
 	if (res >= 0)
-		total += res;
+		total = r->flags & IORING_SETUP_SQPOLL ? (int)fresh : total + res;
 	if (poll_after && res >= 0 && !cq_ready(r)) {
 		struct pollfd pfd = { .fd = r->fd, .events = POLLIN };
 		struct timespec ts = { timeout_ns / 1000000000, timeout_ns % 1000000000 };
@@ -409,23 +424,39 @@ int ioc_poll_one(struct ioc_ring *r, int fd, unsigned poll_mask, uint64_t user_d
 	return one(r, &sqe, 0, NULL);
 }
 
-/* `how` is the number of completions to wait for, and the cancel flags from bit 16 on; `seen` is how many
- * completions of *r->out Python has taken: so taking them needs no call, and a signal between this
- * call and the taking loses none. Returns how many are in *r->out, with bit 30 set where the bindings'
- * ledger must hear of some, or a negated errno. */
+/* `how` is the number of completions to wait for, and the cancel flags from bit 16 on; `seen`
+ * is 0 or 1: where it is the token of *r->out, Python has taken what is there. What this call brings
+ * gets the other token, which Python stores when it takes it: so the taking needs no call, and a signal
+ * between this call and the taking loses nothing. Returns a negated errno, or how many are in *r->out: with
+ * IOC_OTHERS set where the bindings' ledger must hear of some; with one of the other bits where they
+ * are the cancel's 0 and the target's -ECANCELED, in that order or the other, and nothing else: that
+ * is nearly always so, and saves Python the reading. */
 int ioc_cancel_one(struct ioc_ring *r, uint64_t target, uint64_t user_data, unsigned how, unsigned seen)
 {
 	struct io_uring_sqe sqe;
 	struct ioc_out *out = r->out;
 	int res;
 
-	if (out->n == seen)
+	if (out->token == seen)
 		out->n = 0;
+	out->token = seen ^ 1;
 	memset(&sqe, 0, sizeof(sqe));
 	io_uring_prep_cancel64(&sqe, target, (int)(how >> 16));
 	sqe.user_data = user_data;
 	res = one(r, &sqe, how & 0xffff, out);
-	return res < 0 ? res : (int)(out->n | (out->n && out->others ? 1u << 30 : 0));
+	if (res < 0)
+		return res;
+	if (out->n && out->others)
+		return (int)(out->n | IOC_OTHERS);
+	if (out->n == 2 && !out->cqe[0].flags && !out->cqe[1].flags) {
+		const struct ioc_cqe *a = &out->cqe[0], *b = &out->cqe[1];
+
+		if (a->user_data == user_data && !a->res && b->user_data == target && b->res == -ECANCELED)
+			return IOC_CANCEL_FIRST;
+		if (a->user_data == target && a->res == -ECANCELED && b->user_data == user_data && !b->res)
+			return IOC_TARGET_FIRST;
+	}
+	return (int)out->n;
 }
 
 /* Fills n entries alike but for the columns that are not NULL; submits nothing. All or none. Entries
@@ -469,6 +500,7 @@ int ioc_wake(struct ioc_ring *r, uint64_t user_data)
 {
 	int res = begin(r);
 	struct io_uring_sqe *sqe;
+	unsigned fresh = 0;
 
 	if (res)
 		return res;
@@ -476,7 +508,7 @@ int ioc_wake(struct ioc_ring *r, uint64_t user_data)
 	for (unsigned i = 0; i < (r->wanted ? r->wanted : 1); i++) {
 		sqe = io_uring_get_sqe(&r->ring);
 		if (!sqe) {
-			enter(r, flush(&r->ring), 0, IORING_ENTER_SQ_WAKEUP, -1);
+			enter(r, flush(&r->ring, &fresh), 0, IORING_ENTER_SQ_WAKEUP, -1);
 			sqe = io_uring_get_sqe(&r->ring);
 		}
 		if (!sqe)
@@ -487,7 +519,7 @@ int ioc_wake(struct ioc_ring *r, uint64_t user_data)
 		if (r->bare.counts)
 			bare_add(&r->bare, user_data);
 	}
-	res = enter(r, flush(&r->ring), 0, IORING_ENTER_SQ_WAKEUP, -1);
+	res = enter(r, flush(&r->ring, &fresh), 0, IORING_ENTER_SQ_WAKEUP, -1);
 	leave(r);
 	unlock(r);
 	return res;

@@ -24,6 +24,13 @@
 #define IOC_FORKED (-5001) /* the ring is another process's */
 #define IOC_IN_USE (-5002) /* another thread is in a call of the ring's */
 
+#define IOC_NO_SUBMIT 0xffffffffu /* for ioc_enter's n: wait and reap only */
+
+/* What ioc_cancel_one returns beside a number. */
+#define IOC_OTHERS (1 << 30)
+#define IOC_CANCEL_FIRST (1 << 29)
+#define IOC_TARGET_FIRST (1 << 28)
+
 #define IOC_SIZEOF_SOCKADDR sizeof(struct sockaddr_storage)
 #define IOC_SIZEOF_SIGINFO sizeof(siginfo_t)
 #define IOC_SIZEOF_STATX 256 /* fixed by the kernel's ABI */
@@ -271,7 +278,7 @@ struct ioc_cqe {
 	uint32_t flags;
 };
 struct ioc_out { /* completions that were reaped; `other` are the indices of those that `reap` says */
-	unsigned n, max, others;
+	unsigned n, max, others, token;
 	unsigned *other;
 	struct ioc_cqe *cqe;
 };
@@ -299,6 +306,7 @@ void ioc_ring_forked(struct ioc_ring *r);
 int ioc_enter(struct ioc_ring *r, const uint8_t *entries, unsigned n, unsigned wait_nr, int64_t timeout_ns,
 	      struct ioc_out *out, unsigned *moved);
 int ioc_bare_add(struct ioc_ring *r, const uint64_t *user_data, unsigned n);
+int ioc_bare_take(struct ioc_ring *r, uint64_t user_data);
 int ioc_poll_one(struct ioc_ring *r, int fd, unsigned poll_mask, uint64_t user_data);
 int ioc_cancel_one(struct ioc_ring *r, uint64_t target, uint64_t user_data, unsigned how, unsigned seen);
 int ioc_push_many(struct ioc_ring *r, const uint8_t *entry, unsigned n, const uint64_t *user_data,

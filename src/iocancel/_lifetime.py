@@ -7,12 +7,14 @@ still wait for the kernel. What the kernel may write to for ever is kept for eve
 
 import atexit
 import os
-import sys
+import traceback
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
 _owners: "weakref.WeakSet[Owner]" = weakref.WeakSet()
 _kept: list[object] = []
+_last: list[Callable[[], None]] = []
 
 
 class Owner(Protocol):
@@ -52,6 +54,11 @@ def kept() -> int:
     return len(_kept)
 
 
+def last_at_exit(call: Callable[[], None]) -> None:
+    """Have `call` made at interpreter exit, when all owners are closed."""
+    _last.append(call)
+
+
 def _in_child() -> None:
     for owner in list(_owners):
         owner._forked()
@@ -63,7 +70,9 @@ def _at_exit() -> None:
         try:
             owner._at_exit()
         except Exception:  # noqa: BLE001 - the others must be closed all the same
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            traceback.print_exc()
+    for call in _last:
+        call()
 
 
 os.register_at_fork(after_in_child=_in_child)

@@ -92,8 +92,9 @@ class FeatureUnavailable(OSError):
     def __str__(self) -> str:
         if not self.feature:
             return super().__str__()
-        needs = f" needs {self.since}" if not self.since[:1].isdigit() else f" needs Linux {self.since}"
-        return f"{super().__str__()}: {self.feature}{needs if self.since else ' is not there'}; this is {self.running}"
+        since = f"Linux {self.since}" if self.since[:1].isdigit() else self.since
+        lacking = f"{self.feature} needs {since}" if since else f"{self.feature} is not there"
+        return f"{super().__str__()}: {lacking}; this is {self.running}"
 
 
 class Cancelled(BaseException):
@@ -116,7 +117,9 @@ def plain(number: int, call: str = "") -> OSError:
     return error
 
 
-def feature_unavailable(feature: str, since: str, call: str, number: int = _errno.EINVAL) -> FeatureUnavailable:
+def feature_unavailable(
+    feature: str, since: str, call: str, number: int = _errno.EINVAL
+) -> FeatureUnavailable:
     """The exception for a feature that this kernel lacks.
 
     Args:
@@ -165,21 +168,27 @@ def _uring_reason(number: int) -> tuple[str, str]:
     if number in (_errno.EPERM, _errno.EACCES):
         return (
             "io_uring is forbidden here, most likely by a seccomp profile (container engines have one)",
-            "run the container with a profile that allows io_uring_setup, io_uring_enter and "
-            "io_uring_register (--security-opt seccomp=...), or use libaio or POSIX AIO",
+            (
+                "run the container with a profile that allows io_uring_setup, io_uring_enter and "
+                "io_uring_register (--security-opt seccomp=...), or use libaio or POSIX AIO"
+            ),
         )
     if number == _errno.ENOSYS:
         return (
             "this kernel has no io_uring (before 5.1, built without it, or hidden by a seccomp profile)",
-            "use a kernel from 5.10 on, allow the io_uring calls in the seccomp profile, "
-            "or use libaio or POSIX AIO",
+            (
+                "use a kernel from 5.10 on, allow the io_uring calls in the seccomp profile, "
+                "or use libaio or POSIX AIO"
+            ),
         )
     if number == _errno.ENOMEM:
         soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
         limit = "unlimited" if soft == resource.RLIM_INFINITY else f"{soft} bytes"
         return (
-            f"no memory for the ring (RLIMIT_MEMLOCK is {limit}, for all rings of the user together, "
-            "and what closed rings held is given back late)",
+            (
+                f"no memory for the ring (RLIMIT_MEMLOCK is {limit}, for all rings of the user together, "
+                "and what closed rings held is given back late)"
+            ),
             "raise it (ulimit -l, LimitMEMLOCK=), use fewer or smaller rings, or try again after a moment",
         )
     if number in (_errno.EMFILE, _errno.ENFILE):
@@ -212,13 +221,32 @@ def _aio_reason(number: int) -> tuple[str, str]:
 # Calls by what their errnos mean. Prefixes are taken off, so that the C name of the preparing
 # function, of the system call and of the opcode all name the same row.
 _CANCELS = frozenset(
-    "cancel cancel64 cancel_fd async_cancel register_sync_cancel sync_cancel "
-    "poll_remove poll_update timeout_remove timeout_update".split()
+    [
+        "cancel",
+        "cancel64",
+        "cancel_fd",
+        "async_cancel",
+        "register_sync_cancel",
+        "sync_cancel",
+        "poll_remove",
+        "poll_update",
+        "timeout_remove",
+        "timeout_update",
+    ]
 )
 _SUBMITS = frozenset(
-    "submit submit_and_wait submit_and_wait_timeout submit_and_get_events enter enter2 get_events get_sqe".split()
+    [
+        "submit",
+        "submit_and_wait",
+        "submit_and_wait_timeout",
+        "submit_and_get_events",
+        "enter",
+        "enter2",
+        "get_events",
+        "get_sqe",
+    ]
 )
-_SETUPS = frozenset("setup queue_init queue_init_params queue_init_mem".split())
+_SETUPS = frozenset(["setup", "queue_init", "queue_init_params", "queue_init_mem"])
 _AIO_CANCELS = frozenset(["io_cancel"])
 
 _ALL_CALLS: dict[int, type[OSError]] = {_errno.ECANCELED: OperationCancelled}

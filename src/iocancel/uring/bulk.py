@@ -21,7 +21,7 @@ _BY_USER_DATA = lib.IORING_ASYNC_CANCEL_ALL | lib.IORING_ASYNC_CANCEL_USERDATA
 _LITTLE = sys.byteorder == "little"
 # Looked up once: these are the hot paths.
 _poll_one, _cancel_one, _NULL = lib.ioc_poll_one, lib.ioc_cancel_one, ffi.NULL
-_two = struct.Struct("=QiIQiI").unpack_from
+_CANCEL_FIRST, _TARGET_FIRST, _ECANCELED = lib.IOC_CANCEL_FIRST, lib.IOC_TARGET_FIRST, -errno.ECANCELED
 _POLL_ADD, _ASYNC_CANCEL = lib.IORING_OP_POLL_ADD, lib.IORING_OP_ASYNC_CANCEL
 
 
@@ -43,7 +43,9 @@ class Bulk(RingCore):
         Returns:
             How many were prepared: all, or none and QueueFull.
         """
-        mask = poll_mask if _LITTLE else (poll_mask >> 16 | poll_mask << 16) & 0xFFFFFFFF  # as the kernel's ABI
+        mask = (
+            poll_mask if _LITTLE else (poll_mask >> 16 | poll_mask << 16) & 0xFFFFFFFF
+        )  # as the kernel's ABI
         return self._push_many(_POLL_ADD, user_data, fds=fds, op_flags=mask, call="prep_poll_add_many")
 
     def prep_cancel64_many(
@@ -113,13 +115,17 @@ class Bulk(RingCore):
             raise self._busy()
         self._reaper = -1
         try:
+            if not 0 <= n <= 2:
+                self._wanted(n)
             how = _simple(flags) << 16 | n if flags else n
-            count = _cancel_one(self._handle, target, user_data, how, self._seen)
-            if count == 2 == n:
-                a, b, c, d, e, f = _two(self._view)
-                self._seen = 2
-                return [(a, b, c), (d, e, f)]
-            self._seen = 0
+            seen = self._seen
+            count = _cancel_one(self._handle, target, user_data, how, seen)
+            if count == _CANCEL_FIRST:
+                self._seen = seen ^ 1
+                return [(user_data, 0, 0), (target, _ECANCELED, 0)]
+            if count == _TARGET_FIRST:
+                self._seen = seen ^ 1
+                return [(target, _ECANCELED, 0), (user_data, 0, 0)]
             if count < 0 and count != -errno.EINTR:
                 self._took(count, "io_uring_submit")
             if self._out.n < n:
@@ -150,7 +156,7 @@ class Bulk(RingCore):
         address_column = _column("Q", addrs, "targets")
         fd_column = _column("i", fds, "fds")
         one = user_data if isinstance(user_data, int) else None
-        names = None if one is not None else _column("Q", user_data, "user_data")
+        names = None if isinstance(user_data, int) else _column("Q", user_data, "user_data")
         first = next(c for c in (names, address_column, fd_column) if c is not None)
         if any(c is not None and len(c) != len(first) for c in (names, address_column, fd_column)):
             raise ValueError(f"{call}: the columns are not of one length")
@@ -177,7 +183,6 @@ class Bulk(RingCore):
                 f"{self._sq_entries}: submit() first, or fewer at a time",
             )
         return self._took(res, call)
-
 
 
 def _simple(flags: int) -> int:

@@ -29,6 +29,7 @@ CLOSE_TIMEOUT = 5.0
 """How many seconds `Ring.close()` waits for what does not end by itself."""
 
 _AT_EXIT = 1.0
+_PATIENCE = 1.0
 _ANY = lib.IORING_ASYNC_CANCEL_ANY
 _BATCH = 1024
 _CANCEL = bytearray(64)
@@ -90,7 +91,11 @@ class Closing(RingCore):
     def _stop_waiters(self) -> None:
         """Gets the right to reap; a thread that waits is woken by completions, as many as it wants."""
         number = self._unique()
+        patience = time.monotonic() + _PATIENCE
         while self._reaper:
+            # -1: a hot path that does not say whose; it may be the very call that a signal interrupted.
+            if self._reaper == -1 and time.monotonic() > patience:
+                raise RuntimeError("close() inside a call that reaps this ring: let it return first")
             lib.ioc_wake(self._handle, number)
             time.sleep(0.001)
         self._reaper = threading.get_ident()
@@ -131,7 +136,7 @@ class Closing(RingCore):
     def _held(self) -> list[int]:
         """The user_data of what must end before its memory can be freed, the newest first."""
         held = dict.fromkeys(
-            user_data for user_data, entry in self._ledger.entries() if entry._pins or entry._gives_fd
+            user_data for user_data, entry in self._ledger.entries() if entry._gives_fd or _memory(entry)
         )
         return [user_data for user_data in reversed(held) if not self._is_sticky(user_data)]
 
@@ -167,7 +172,7 @@ class Closing(RingCore):
             if not self._out.n:
                 return
 
-    def _late_one(self, user_data: int, res: int, flags: int) -> None:
+    def _late_one(self, user_data: int, res: int, _flags: int) -> None:
         found = self._ledger.flight.get(user_data)
         entries = [] if found is None or res < 0 else found.entries if isinstance(found, Group) else [found]
         if entries and all(entry._gives_fd for entry in entries):
@@ -177,7 +182,7 @@ class Closing(RingCore):
 
     def _exit(self, deadline: float | None) -> None:
         """Closes the ring's fd; what still holds memory goes behind the barrier."""
-        held = [entry for _, entry in self._ledger.entries() if entry._pins]
+        held = [entry for _, entry in self._ledger.entries() if _memory(entry)]
         barrier = self._barrier() if held else None
         res = lib.ioc_ring_exit(self._handle)
         while res == lib.IOC_IN_USE:  # a synchronous cancel in another thread
@@ -221,9 +226,18 @@ class Closing(RingCore):
 
     def _at_exit(self) -> None:
         if self._state == "open":
-            warnings.warn(f"unclosed {self!r} at exit", ResourceWarning, source=self, stacklevel=2)
-            self._owner = 0
-            self.close(_AT_EXIT)
+            self._close_unasked(_AT_EXIT, " at exit")
+
+    def _close_unasked(self, timeout: float, when: str = "") -> None:
+        text = f"unclosed {self!r}{when}"
+        self._owner = 0  # whichever thread this is: the kernel says what it may do
+        self.close(timeout)  # first: a warning may be made an error
+        warnings.warn(text, ResourceWarning, source=self, stacklevel=3)
+
+
+def _memory(entry: Any) -> bool:
+    """Whether a request pins memory; files are pinned, too, so that nobody closes them by forgetting."""
+    return any(not hasattr(pin, "fileno") for pin in entry._pins)
 
 
 def _close_pipe(entry: Any) -> None:

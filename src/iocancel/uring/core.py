@@ -1,3 +1,5 @@
+"""What a ring is made of: its set-up, the way in, the way out. The way of an entry is told in ring.py."""
+
 from __future__ import annotations
 
 import errno
@@ -7,7 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from iocancel import _lifetime, errors
 from iocancel._native import ffi, lib
@@ -18,9 +20,11 @@ from iocancel.uring.entry import MASK64
 from iocancel.uring.flags import CancelFlags, SetupFlags, bits
 from iocancel.uring.ledger import Ledger
 from iocancel.uring.prep_cancel import cancel_feature, cancel_since
+from iocancel.uring.probe import Probe
 from iocancel.uring.sqe import FEATURE_SINCE, Sqe
 
 _SKIP = lib.IOSQE_CQE_SKIP_SUCCESS
+_NO_SUBMIT = lib.IOC_NO_SUBMIT
 _SQPOLL = lib.IORING_SETUP_SQPOLL
 _SELECT = lib.IOSQE_BUFFER_SELECT
 RECORD = struct.Struct("=QiI")
@@ -32,11 +36,11 @@ _NOT_OFFERED = (
     | SetupFlags.CQE_MIXED
     | SetupFlags.SQE_MIXED
     | SetupFlags.SQ_REWIND
+    | SetupFlags.NO_SQARRAY  # liburing before 2.6 would write its index array over the ring
 )
 # The set-up flags that a kernel of these days may lack, the newest first.
 _SETUP_SINCE = {
     SetupFlags.HYBRID_IOPOLL: "6.13",
-    SetupFlags.NO_SQARRAY: "6.6",
     SetupFlags.DEFER_TASKRUN: "6.1",
     SetupFlags.SINGLE_ISSUER: "6.0",
     SetupFlags.TASKRUN_FLAG: "5.19",
@@ -88,28 +92,32 @@ class RingCore:
         wq_fd = -1 if attach is None else attach.fileno()
         self._set_up(entries, number, cq_entries or 0, sq_thread_idle, wq_fd)
         self._attached = attach  # its fd must stay the same file
-        self._owner = threading.get_ident() if number & SetupFlags.SINGLE_ISSUER else 0
-        self._flags = int(self._handle.flags)  # plain: operations on flag types are slow
+        # A disabled ring is nobody's until it is enabled.
+        single = number & lib.IORING_SETUP_SINGLE_ISSUER and not number & lib.IORING_SETUP_R_DISABLED
+        self._owner = threading.get_ident() if single else 0
+        # Plain: operations on flag types are slow. liburing from 2.6 on adds NO_SQARRAY by itself.
+        self._flags = int(self._handle.flags) & ~lib.IORING_SETUP_NO_SQARRAY
         self._sq_entries: int = self._handle.sq_entries
         self._ledger = Ledger()
         self._staged: list[Sqe] = []
         self._backlog = 0  # entries in the queue that the kernel has not taken
         most = min(self._handle.cq_entries, _MOST_AT_ONCE)
         self._arrays = ffi.new("struct ioc_cqe[]", most), ffi.new("unsigned[]", most)
-        self._out = ffi.new("struct ioc_out *", (0, most, 0, self._arrays[1], self._arrays[0]))
+        self._out = ffi.new("struct ioc_out *", (0, most, 0, 2, self._arrays[1], self._arrays[0]))
         self._handle.out = self._out
-        self._seen = 0  # see bulk.py
+        self._seen = 0  # the token of the last completions that a hot path has taken: see csrc/uring.c
+        self._undelivered: tuple[list[Any], list[int]] | None = None  # see _take
         self._view = memoryview(ffi.buffer(self._arrays[0]))
         self._cells: list[Any] = []
         self._reaper = 0  # the thread that reaps
         self._numbers = itertools.count(_UNIQUE_FROM)
-        self._probe: _probe.Probe | None = None
+        self._probe: Probe | None = None
         # What is registered, or was provided, and so is the kernel's.
         self._buffers: list[Any] = []
         self._groups: dict[int, Any] = {}
         self._provided: dict[tuple[int, int], Any] = {}
         self._state = "open"
-        _lifetime.register(self)
+        _lifetime.register(cast(_lifetime.Owner, self))  # Closing has what an Owner needs
 
     def _set_up(self, entries: int, flags: int, cq_entries: int, idle: int, wq_fd: int) -> None:
         """Sets the ring up; where memory is short, again: what closed rings held is given back late."""
@@ -124,8 +132,26 @@ class RingCore:
                     raise errors.feature_unavailable(f"IORING_SETUP_{flag.name}", since, "io_uring_setup")
         errors.check(res, "io_uring_queue_init_params")
 
+    def fileno(self) -> int:
+        """The ring's fd; it polls readable when completions are there. ValueError when closed."""
+        self._check_open()
+        return int(self._handle.fd)
+
+    def probe(self) -> Probe:
+        """Which kinds of request the running kernel has (io_uring_get_probe_ring(3)). Linux 5.6."""
+        self._check_open()
+        if self._probe is None:
+            self._ask(lib.ioc_sq_ready)  # closed and forked rings say so
+            self._probe = _probe.read_probe(self._handle)
+        return self._probe
+
     def _records(
-        self, n: int, timeout: float | None, *, submit: bool, make: Callable[[int, int, int], _T] | None = None
+        self,
+        n: int,
+        timeout: float | None,
+        *,
+        submit: bool,
+        make: Callable[[int, int, int], _T] | None = None,
     ) -> list[Any]:
         """Waits and reaps: plain tuples, or what `make` makes of each; the ledger is kept."""
         self._check_open()
@@ -135,6 +161,7 @@ class RingCore:
             if n:
                 self._fetch(n, deadline_of(timeout), submit)
             else:
+                self._wanted(n)
                 res = self._enter(0, -1, out) if submit else self._enter_bare(0, -1)
                 if res < 0 and not out.n:
                     self._took(res, "io_uring_enter")
@@ -148,32 +175,51 @@ class RingCore:
     def _settle_seen(self) -> Any:
         """The completions that were reaped and not taken."""
         out = self._out
-        if self._seen:
-            if out.n == self._seen:
-                out.n = 0
-            self._seen = 0
+        if out.token == self._seen:
+            out.n = 0
+            out.token = 2
         return out
 
     def _take(self, make: Callable[[int, int, int], _T] | None = None) -> list[Any]:
-        """What was reaped, and the ledger's share of it done."""
+        """What was reaped, and the ledger's share of it done.
+
+        An exception from a signal handler in the midst of it loses no completion and frees nothing too
+        early: `_undelivered` has what was taken and not returned, and which of it the ledger must hear of.
+        """
         out = self._settle_seen()
         count = out.n
-        if not count:
+        kept = self._undelivered
+        if not count and kept is None:
             return []
         records: list[Any] = list(RECORD.iter_unpack(self._view[: count * 16]))
-        others = out.others
-        last = self._ledger.last
-        if make is not None:
-            made = [make(*record) for record in records]
-            if others:
-                for i in ffi.unpack(out.other, others):
-                    last(records[i][0])
-            records = made
-        elif others:
-            for i in ffi.unpack(out.other, others):
-                last(records[i][0])
+        others = ffi.unpack(out.other, out.others) if count and out.others else []
+        if kept is not None:
+            others = [*kept[1], *(i + len(kept[0]) for i in others)]
+            records = kept[0] + records
+        self._undelivered = (records, others)
         out.n = 0
-        return records
+        made = records if make is None else [make(*record) for record in records]
+        while others:
+            self._ended(*records[others.pop()])
+        self._undelivered = None
+        return made
+
+    def _ended(self, user_data: int, res: int, _flags: int) -> None:
+        """A last completion: the ledger lets go, and what was expected elsewhere is put right."""
+        for entry in self._ledger.last(user_data):
+            if entry._message is None:
+                continue
+            target, number = entry._message
+            if res < 0:  # the message was not sent, the poll's number not changed
+                ring = self._target(target)
+                if ring is not None:
+                    lib.ioc_bare_take(ring._handle, number)
+            elif target is None:  # a poll's number was changed: nothing will come under the old one
+                self._ledger.last(int.from_bytes(entry._bytes[16:24], memory._ENDIAN))
+
+    def _target(self, target: Any) -> RingCore | None:
+        ring = self if target is None else target if isinstance(target, RingCore) else _ring_of(target)
+        return ring if ring is not None and ring._state == "open" else None
 
     def _start_reaping(self) -> None:
         me = threading.get_ident()
@@ -190,28 +236,32 @@ class RingCore:
         out, wanted = self._out, self._wanted(n)
         while True:
             left = left_of(deadline)
-            if submit and self._staged:
+            if submit:  # what is prepared, and what an earlier round left in the queue
+                submit = False
                 res = self._enter(max(0, wanted - out.n), left, out)
             else:
                 res = self._enter_bare(max(0, wanted - out.n), left)
-            if res < 0 and res != -errno.EINTR and not out.n:
+            if self._state != "open":  # closed meanwhile: what woke this thread was the closing one
+                self._check_open()
+            if res < 0 and res != -errno.EINTR:
+                if out.n:
+                    return  # what came before the error is delivered first
                 self._took(res, "io_uring_enter")
             if out.n >= wanted or left == 0:
                 return
-            self._check_open()
 
     def _enter_bare(self, wait_nr: int, timeout_ns: int) -> int:
-        return lib.ioc_enter(self._handle, ffi.NULL, 0, wait_nr, timeout_ns, self._out, ffi.NULL)
+        return lib.ioc_enter(self._handle, ffi.NULL, _NO_SUBMIT, wait_nr, timeout_ns, self._out, ffi.NULL)
 
     def _enter(self, wait_nr: int, timeout_ns: int, out: Any) -> int:
         """Hands what is staged to the kernel; what it did not take is staged again."""
         batch = self._staged
         if not batch:
             return lib.ioc_enter(self._handle, ffi.NULL, 0, wait_nr, timeout_ns, out, ffi.NULL)
-        self._staged = []
         moved = self._cells.pop() if self._cells else ffi.new("unsigned *")
         moved[0] = 0
         try:
+            self._staged = []
             for entry in batch:
                 if not entry._entered:
                     self._admit(entry)
@@ -241,10 +291,9 @@ class RingCore:
         else:
             self._ledger.add(entry)
         if entry._message is not None:
-            target, user_data = entry._message
-            ring = self if target is None else target if isinstance(target, RingCore) else _ring_of(target)
+            ring = self._target(entry._message[0])
             if ring is not None:
-                ring._expect(user_data)
+                ring._expect(entry._message[1])
         entry._entered = True
 
     def _cqe(self, user_data: int, res: int, flags: int) -> Cqe:

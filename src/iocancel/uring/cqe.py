@@ -29,7 +29,13 @@ class Cqe:
     __slots__ = ("_feature", "_given_back", "call", "data", "flags", "res", "user_data")
 
     def __init__(
-        self, user_data: int, res: int, flags: int = 0, data: Any = None, call: str = "", feature: tuple[str, str] = ("", "")
+        self,
+        user_data: int,
+        res: int,
+        flags: int = 0,
+        data: Any = None,
+        call: str = "",
+        feature: tuple[str, str] = ("", ""),
     ) -> None:
         self.user_data = user_data
         self.res = res

@@ -19,7 +19,22 @@ if TYPE_CHECKING:
 
 # opcode flags ioprio fd off addr len op_flags user_data buf_index personality file_index addr3 pad
 _LAYOUT = struct.Struct("=BBHiQQIIQHHIQQ")
-_NAMES = "opcode flags ioprio fd off addr len op_flags user_data buf_index personality file_index addr3 pad".split()
+_NAMES = [
+    "opcode",
+    "flags",
+    "ioprio",
+    "fd",
+    "off",
+    "addr",
+    "len",
+    "op_flags",
+    "user_data",
+    "buf_index",
+    "personality",
+    "file_index",
+    "addr3",
+    "pad",
+]
 _USER_DATA = struct.Struct("=Q")
 _FLAGS_AT, _USER_DATA_AT, _GROUP_AT, _PERSONALITY_AT = 1, 32, 40, 42
 _U16 = struct.Struct("=H")
@@ -123,7 +138,7 @@ class Entry:
 
     @property
     def user_data(self) -> int:
-        """The number that names the request to the kernel, 0 to 2**64 - 1; one of its own where none was set."""
+        """The number that names the request to the kernel, 0 to 2**64 - 1; a new one where none was set."""
         if self._user_data < 0:
             self._live()
             self.user_data = self._ring._unique()  # type: ignore[union-attr]

@@ -120,7 +120,7 @@ class SetupFlags(IntFlag):
     REGISTERED_FD_ONLY = lib.IORING_SETUP_REGISTERED_FD_ONLY
     """The ring has no fd. Not offered. Linux 6.5."""
     NO_SQARRAY = lib.IORING_SETUP_NO_SQARRAY
-    """No index array. Linux 6.6."""
+    """No index array. Not offered: liburing sees to it by itself. Linux 6.6."""
     HYBRID_IOPOLL = lib.IORING_SETUP_HYBRID_IOPOLL
     """With IOPOLL: sleep a while before polling. Linux 6.13."""
     CQE_MIXED = lib.IORING_SETUP_CQE_MIXED
@@ -254,30 +254,46 @@ Opcode = IntEnum(  # type: ignore[misc]
 Opcode.__doc__ = "The kinds of request, by their C names less IORING_OP_ (io_uring_enter(2))."
 
 SINCE = {
-    **dict.fromkeys("NOP READV WRITEV FSYNC READ_FIXED WRITE_FIXED POLL_ADD POLL_REMOVE".split(), "5.1"),
-    "SYNC_FILE_RANGE": "5.2",
-    **dict.fromkeys("SENDMSG RECVMSG".split(), "5.3"),
-    "TIMEOUT": "5.4",
-    **dict.fromkeys("TIMEOUT_REMOVE ACCEPT ASYNC_CANCEL LINK_TIMEOUT CONNECT".split(), "5.5"),
     **dict.fromkeys(
-        "FALLOCATE OPENAT CLOSE FILES_UPDATE STATX READ WRITE FADVISE MADVISE SEND RECV OPENAT2 EPOLL_CTL".split(),
+        ["NOP", "READV", "WRITEV", "FSYNC", "READ_FIXED", "WRITE_FIXED", "POLL_ADD", "POLL_REMOVE"], "5.1"
+    ),
+    "SYNC_FILE_RANGE": "5.2",
+    **dict.fromkeys(["SENDMSG", "RECVMSG"], "5.3"),
+    "TIMEOUT": "5.4",
+    **dict.fromkeys(["TIMEOUT_REMOVE", "ACCEPT", "ASYNC_CANCEL", "LINK_TIMEOUT", "CONNECT"], "5.5"),
+    **dict.fromkeys(
+        [
+            "FALLOCATE",
+            "OPENAT",
+            "CLOSE",
+            "FILES_UPDATE",
+            "STATX",
+            "READ",
+            "WRITE",
+            "FADVISE",
+            "MADVISE",
+            "SEND",
+            "RECV",
+            "OPENAT2",
+            "EPOLL_CTL",
+        ],
         "5.6",
     ),
-    **dict.fromkeys("SPLICE PROVIDE_BUFFERS REMOVE_BUFFERS".split(), "5.7"),
+    **dict.fromkeys(["SPLICE", "PROVIDE_BUFFERS", "REMOVE_BUFFERS"], "5.7"),
     "TEE": "5.8",
-    **dict.fromkeys("SHUTDOWN RENAMEAT UNLINKAT".split(), "5.11"),
-    **dict.fromkeys("MKDIRAT SYMLINKAT LINKAT".split(), "5.15"),
+    **dict.fromkeys(["SHUTDOWN", "RENAMEAT", "UNLINKAT"], "5.11"),
+    **dict.fromkeys(["MKDIRAT", "SYMLINKAT", "LINKAT"], "5.15"),
     "MSG_RING": "5.18",
-    **dict.fromkeys("FSETXATTR SETXATTR FGETXATTR GETXATTR SOCKET URING_CMD".split(), "5.19"),
+    **dict.fromkeys(["FSETXATTR", "SETXATTR", "FGETXATTR", "GETXATTR", "SOCKET", "URING_CMD"], "5.19"),
     "SEND_ZC": "6.0",
     "SENDMSG_ZC": "6.1",
-    **dict.fromkeys("READ_MULTISHOT WAITID FUTEX_WAIT FUTEX_WAKE FUTEX_WAITV".split(), "6.7"),
+    **dict.fromkeys(["READ_MULTISHOT", "WAITID", "FUTEX_WAIT", "FUTEX_WAKE", "FUTEX_WAITV"], "6.7"),
     "FIXED_FD_INSTALL": "6.8",
     "FTRUNCATE": "6.9",
-    **dict.fromkeys("BIND LISTEN".split(), "6.11"),
-    **dict.fromkeys("RECV_ZC EPOLL_WAIT READV_FIXED WRITEV_FIXED".split(), "6.15"),
+    **dict.fromkeys(["BIND", "LISTEN"], "6.11"),
+    **dict.fromkeys(["RECV_ZC", "EPOLL_WAIT", "READV_FIXED", "WRITEV_FIXED"], "6.15"),
     "PIPE": "6.16",
-    **dict.fromkeys("NOP128 URING_CMD128".split(), "6.19"),
+    **dict.fromkeys(["NOP128", "URING_CMD128"], "6.19"),
 }
 """The first mainline kernel of each opcode. What runs here is found out by the probe, not by this."""
 
@@ -312,4 +328,6 @@ def _all_bits(kind: type[IntFlag]) -> int:
     return total
 
 
-_ALL_BITS: dict[type[IntFlag], int] = {kind: _all_bits(kind) for kind in IntFlag.__subclasses__() if kind.__module__ == __name__}
+_ALL_BITS: dict[type[IntFlag], int] = {
+    kind: _all_bits(kind) for kind in IntFlag.__subclasses__() if kind.__module__ == __name__
+}

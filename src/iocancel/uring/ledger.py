@@ -102,6 +102,11 @@ class Ledger:
             _, _, many = self.by_data.get(id(data), (0, data, 0))
             self.by_data[id(data)] = (entry._user_data, data, many + 1)
 
+    def known(self, user_data: int) -> Entry | None:
+        """The entry of a user_data where there is just one, else None."""
+        found = self.flight.get(user_data)
+        return None if isinstance(found, Group) else found
+
     def about(self, user_data: int) -> tuple[Any, str]:
         """The data and the call of what is in flight by a user_data, as far as they are sure."""
         found = self.flight.get(user_data)
@@ -111,21 +116,22 @@ class Ledger:
             return found.common()
         return found._data, found._call
 
-    def last(self, user_data: int) -> None:
-        """A last completion has come."""
+    def last(self, user_data: int) -> list[Entry]:
+        """A last completion has come; returns the requests that are over by it."""
         found = self.flight.get(user_data)
         if found is None:
-            return
+            return []
         entries = [found]
         if isinstance(found, Group):
             found.expected -= not found.sticky
             if found.expected:
-                return
+                return []
             entries = found.entries
         del self.flight[user_data]
         for entry in entries:
             entry._pins = ()  # the user may keep the Sqe
             self._forget_data(entry._data)
+        return entries
 
     def _forget_data(self, data: Any) -> None:
         kept = self.by_data.get(id(data)) if data is not None else None

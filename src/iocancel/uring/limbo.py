@@ -10,7 +10,6 @@ set up, or at the interpreter's end, it is kept for ever.
 
 from __future__ import annotations
 
-import atexit
 import os
 import select
 from collections import deque
@@ -58,4 +57,4 @@ def _at_exit() -> None:
 
 
 os.register_at_fork(after_in_child=_in_child)
-atexit.register(_at_exit)  # after the rings' own, which was registered first and so runs last: see ring.py
+_lifetime.last_at_exit(_at_exit)  # when all rings are closed

@@ -42,6 +42,11 @@ def readable(buf: ReadableBuffer, what: str = "buf") -> Any:
         raise _bad_buffer(buf, what, "an object with a contiguous buffer", error) from None
 
 
+def copied(buf: ReadableBuffer, what: str = "buf") -> bytes:
+    """The bytes of a buffer, whatever its items are."""
+    return bytes(ffi.buffer(readable(buf, what)))
+
+
 def writable(buf: WriteableBuffer, what: str = "buf") -> Any:
     """Pins memory that the kernel writes to."""
     try:
@@ -179,12 +184,13 @@ def _encode(family: int, value: Any) -> bytes:
     head: bytes = family.to_bytes(2, _ENDIAN)
     if isinstance(value, bytes | bytearray | memoryview) and family != socket.AF_UNIX:
         return bytes(value)
+    parts: Any = value
     try:
         if family == socket.AF_INET:
-            host, port = value
+            host, port = parts
             return b"".join((head, port.to_bytes(2, "big"), socket.inet_pton(socket.AF_INET, host), bytes(8)))
         if family == socket.AF_INET6:
-            host, port, *rest = value
+            host, port, *rest = parts
             flow, scope = [*rest, 0, 0][:2]
             ends = port.to_bytes(2, "big"), flow.to_bytes(4, "big")
             return b"".join((head, *ends, socket.inet_pton(family, host), scope.to_bytes(4, _ENDIAN)))

@@ -89,7 +89,9 @@ class PrepCancel(Entry):
         Raises, completion, since: as for `prep_cancel`; OverflowError for a number beyond 64 bits.
         """
         if isinstance(user_data, bool) or not isinstance(user_data, int):
-            raise TypeError(f"user_data takes an int, not {type(user_data).__name__}: prep_cancel takes objects")
+            raise TypeError(
+                f"user_data takes an int, not {type(user_data).__name__}: prep_cancel takes objects"
+            )
         if not 0 <= user_data <= MASK64:
             raise OverflowError(f"user_data takes 0 to 2**64 - 1, not {user_data}")
         self._cancel("io_uring_prep_cancel64", user_data, flags, opcode)

@@ -155,8 +155,8 @@ class PrepRecv(Requests):
                 which stays as it is.
             fd, flags, ioprio, buf_group: see the class; no BUNDLE.
 
-        Completion: one for each message, `Cqe.more` set until the last; the result is how much of the
-        picked buffer is filled.
+        Completion: one for each message, `Cqe.more` set until the last (an empty message may be); the
+        result is how much of the picked buffer is filled.
         """
         message, pins = _message(msg)
         self._select(
@@ -239,7 +239,7 @@ class RecvmsgOut:
     def __init__(self, buf: ReadableBuffer, msg: MsgHdr) -> None:
         if not isinstance(msg, MsgHdr):
             raise TypeError(f"msg takes a MsgHdr, not {type(msg).__name__}")
-        raw = bytes(memory.readable(buf))
+        raw = memory.copied(buf)
         name_room, control_room = msg._room()
         start = _OUT.size + name_room + control_room
         if len(raw) < start:
@@ -264,7 +264,7 @@ def control_messages(control: ReadableBuffer) -> list[tuple[int, int, bytes]]:
     Raises:
         TypeError: something else than a buffer.
     """
-    raw, at, found = bytes(memory.readable(control, "control")), 0, []
+    raw, at, found = memory.copied(control, "control"), 0, []
     while at + _HEAD.size <= len(raw):
         size, level, kind = _HEAD.unpack_from(raw, at)
         if size < _HEAD.size:

@@ -73,11 +73,13 @@ class PrepSend(Requests):
         """Send several buffers of a group at once (io_uring_prep_send_bundle(3)). Linux 6.10.
 
         Args:
-            length: how much in all, in bytes; 0 for all that the group has ready.
+            length: 0: all that the group has ready. (Man page: others are refused; kernels take them as
+                a limit for each round.)
             buf_group: the group, one of a buffer ring.
             sockfd, flags, ioprio: see the class.
 
-        Completion: as for all sends; `Cqe.buffer_id` is the first buffer that was sent.
+        Completion: as for all sends; `Cqe.buffer_id` is the first buffer that was sent. Where `Cqe.more` is
+        set, the kernel looks for more buffers; -ENOBUFS is then the last.
         """
         length = limited(length, "length")
         self._picked_send("io_uring_prep_send_bundle", sockfd, length, flags, ioprio, buf_group, _BUNDLE)

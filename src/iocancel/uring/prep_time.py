@@ -10,6 +10,7 @@ from iocancel.uring.flags import PollFlags, TimeoutFlags, bits
 from iocancel.uring.prep_help import Fd, Requests, limited, newest
 
 _UPDATE_DATA = lib.IORING_POLL_UPDATE_USER_DATA
+_POLL_ADD = lib.IORING_OP_POLL_ADD
 _BIG_ENDIAN = sys.byteorder == "big"
 
 
@@ -35,7 +36,11 @@ class PrepTime(Requests):
 
         Completion: the events that are there.
         """
-        self._on("io_uring_prep_poll_add", lib.IORING_OP_POLL_ADD, fd, 0, 0, 0, poll_mask_bits(poll_mask))
+        mask = poll_mask_bits(poll_mask)
+        if type(fd) is int:  # the short way for what is prepared most
+            self._put("io_uring_prep_poll_add", _POLL_ADD, fd, 0, 0, 0, mask)
+        else:
+            self._on("io_uring_prep_poll_add", _POLL_ADD, fd, 0, 0, 0, mask)
 
     def prep_poll_multishot(self, fd: Fd, poll_mask: int) -> None:
         """Watch a file (io_uring_prep_poll_multishot(3)). Linux 5.13.

@@ -164,7 +164,7 @@ class PrepWait(Requests):
             op: EPOLL_CTL_ADD (1), EPOLL_CTL_DEL (2) or EPOLL_CTL_MOD (3).
             events: `select.EPOLLIN` ..., 32 bits.
             data: what the set tells with the events, 0 to 2**64 - 1. `select.epoll` takes its low 32 bits
-                for the fd.
+                for the fd, and leaves the others to chance in what it registers itself.
 
         Completion: 0.
         """
@@ -258,7 +258,7 @@ def epoll_events(events: ReadableBuffer, count: int) -> list[tuple[int, int]]:
         ValueError: a buffer with fewer.
         TypeError: something else than a buffer and an int.
     """
-    raw, many = bytes(memory.readable(events, "events")), limited(count, "count", 31)
+    raw, many = memory.copied(events, "events"), limited(count, "count", 31)
     if len(raw) < many * EPOLL_EVENT_SIZE:
         raise ValueError(f"events has {len(raw)} bytes: no room for {many} of {EPOLL_EVENT_SIZE}")
     return [(data, mask) for mask, data in _EVENT.iter_unpack(raw[: many * EPOLL_EVENT_SIZE])]
@@ -277,8 +277,8 @@ def child_state(infop: ReadableBuffer) -> tuple[int, int, int, int, int]:
         ValueError: a smaller buffer.
         TypeError: something else than a buffer.
     """
-    pin = memory.at_least(memory.readable(infop, "infop"), lib.IOC_SIZEOF_SIGINFO, "infop")
-    signo, _, code, pid, uid, status = _INFO.unpack_from(pin)
+    raw = memory.at_least(memory.copied(infop, "infop"), lib.IOC_SIZEOF_SIGINFO, "infop")
+    signo, _, code, pid, uid, status = _INFO.unpack_from(raw)
     return pid, uid, signo, status, code
 
 

@@ -46,13 +46,19 @@ class Probe:
 
     def __repr__(self) -> str:
         lacking = [op.name for op in Opcode if op not in self.opcodes]
-        return f"<Probe of {platform.release()}: {len(self.opcodes)} kinds of request, without {' '.join(lacking) or 'none'}>"
+        without = " ".join(lacking) or "none"
+        return f"<Probe of {platform.release()}: {len(self.opcodes)} kinds of request, without {without}>"
 
 
 def read_probe(handle: Any) -> Probe:
     """Asks the kernel through the ring behind `handle`."""
     supported = ffi.new("uint8_t[]", 256)
-    errors.check(lib.ioc_probe(handle, supported, 256), "io_uring_register_probe", feature="IORING_REGISTER_PROBE", since="5.6")
+    errors.check(
+        lib.ioc_probe(handle, supported, 256),
+        "io_uring_register_probe",
+        feature="IORING_REGISTER_PROBE",
+        since="5.6",
+    )
     return Probe(frozenset(i for i in range(256) if supported[i]))
 
 
@@ -96,17 +102,20 @@ def _small_ring() -> Iterator[Any]:
         lib.ioc_ring_free(handle)
 
 
-def _cancel_among_two(handle: Any, fds: tuple[int, int], flags: int, fd: int, key: int, op: int) -> tuple[int, set[int]]:
+def _cancel_among_two(
+    handle: Any, fds: tuple[int, int], flags: int, fd: int, key: int, op: int
+) -> tuple[int, set[int]]:
     """Polls 1 and 2, on one fd each, and one cancel: its result, and which polls it hit."""
 
     def cancel(name: int, fd: int, key: int, op: int, flags: int) -> bytes:
         return _ENTRY.pack(lib.IORING_OP_ASYNC_CANCEL, 0, 0, fd, 0, key, op, flags, name, 0, 0, 0, 0, 0)
 
     polls = [
-        _ENTRY.pack(lib.IORING_OP_POLL_ADD, 0, 0, fds[i], 0, 0, 0, _POLLIN, i + 1, 0, 0, 0, 0, 0) for i in range(2)
+        _ENTRY.pack(lib.IORING_OP_POLL_ADD, 0, 0, fds[i], 0, 0, 0, _POLLIN, i + 1, 0, 0, 0, 0, 0)
+        for i in range(2)
     ]
     records, other = ffi.new("struct ioc_cqe[]", 8), ffi.new("unsigned[]", 8)
-    out = ffi.new("struct ioc_out *", (0, 8, 0, other, records))
+    out = ffi.new("struct ioc_out *", (0, 8, 0, 2, other, records))
     tried = b"".join([*polls, cancel(_CANCEL, fd, key, op, flags)])
     # Then each poll by its user_data, which every kernel can: -ENOENT says that the first cancel hit it.
     left = b"".join(cancel(_CANCEL + i, -1, i, 0, 0) for i in (1, 2))
@@ -142,7 +151,14 @@ def _try_flags() -> int:
         (_ALL, [(_ALL, -1, 2, 0, {2})]),
         (_FD, [(_FD, second, 0, 0, {2})]),
         (_ANY, [(_ANY | _ALL, -1, 0, 0, {1, 2})]),
-        (_USERDATA, [(_USERDATA, -1, 2, 0, {2}), (_USERDATA | _FD, first, 2, 0, set()), (_USERDATA | _FD, second, 2, 0, {2})]),
+        (
+            _USERDATA,
+            [
+                (_USERDATA, -1, 2, 0, {2}),
+                (_USERDATA | _FD, first, 2, 0, set()),
+                (_USERDATA | _FD, second, 2, 0, {2}),
+            ],
+        ),
         (
             _OP,
             [
@@ -155,12 +171,14 @@ def _try_flags() -> int:
     try:
         with _small_ring() as handle:
             for flag, cases in tries:
-                if all(_cancel_among_two(handle, fds, f, fd, key, op)[1] == hit for f, fd, key, op, hit in cases):
+                if all(
+                    _cancel_among_two(handle, fds, f, fd, key, op)[1] == hit for f, fd, key, op, hit in cases
+                ):
                     works |= flag
             files = ffi.new("int[]", [first, second])
-            if works & _FD and not lib.ioc_register(handle, lib.IORING_REGISTER_FILES, files, 2):
-                if _cancel_among_two(handle, fds, _FD | _FD_FIXED, 1, 0, 0)[1] == {2}:
-                    works |= _FD_FIXED
+            registered = works & _FD and not lib.ioc_register(handle, lib.IORING_REGISTER_FILES, files, 2)
+            if registered and _cancel_among_two(handle, fds, _FD | _FD_FIXED, 1, 0, 0)[1] == {2}:
+                works |= _FD_FIXED
     finally:
         os.close(first)
         os.close(second)

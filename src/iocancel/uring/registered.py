@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import mmap
+import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -83,11 +84,13 @@ class BufRing:
 
 
 class Registered(RingCore):
-    """The registrations of `Ring`. All raise WrongThread for another thread's ring, ValueError for a closed one."""
+    """The registrations of `Ring`; WrongThread for another thread's ring, ValueError for a closed one."""
 
     def enable(self) -> None:
         """Enables a ring that was set up with R_DISABLED (io_uring_enable_rings(3)). Linux 5.10."""
         self._register("io_uring_enable_rings", lib.IORING_REGISTER_ENABLE_RINGS)
+        if self._flags & lib.IORING_SETUP_SINGLE_ISSUER:
+            self._owner = threading.get_ident()
 
     # Files
 
@@ -131,12 +134,14 @@ class Registered(RingCore):
         self._register("io_uring_unregister_files", lib.IORING_UNREGISTER_FILES)
 
     def register_file_alloc_range(self, offset: int, length: int) -> None:
-        """Says which slots the kernel may choose by itself (io_uring_register_file_alloc_range(3)). Linux 6.0."""
+        """Says which slots the kernel may choose (io_uring_register_file_alloc_range(3)). Linux 6.0."""
         both = _count(offset, "offset"), _count(length, "length")
         request = ffi.new("uint32_t[4]", [*both, 0, 0])
         self._check_open()
         res = lib.ioc_register(self._handle, lib.IORING_REGISTER_FILE_ALLOC_RANGE, request, 0)
-        self._took_feature(res, "io_uring_register_file_alloc_range", "IORING_REGISTER_FILE_ALLOC_RANGE", "6.0")
+        self._took_feature(
+            res, "io_uring_register_file_alloc_range", "IORING_REGISTER_FILE_ALLOC_RANGE", "6.0"
+        )
 
     # Buffers
 
@@ -164,7 +169,7 @@ class Registered(RingCore):
         self._buffers = []
 
     def register_buf_ring(self, entries: int, nbytes: int, bgid: int = 0) -> BufRing:
-        """Registers a group of buffers that the kernel picks from (io_uring_register_buf_ring(3)). Linux 5.19.
+        """Registers a group of buffers to pick from (io_uring_register_buf_ring(3)). Linux 5.19.
 
         Args:
             entries: how many, a power of two up to 32768.
@@ -182,14 +187,16 @@ class Registered(RingCore):
         self._check_open()
         if not 1 <= _count(entries, "entries") <= 32768 or entries & (entries - 1):
             raise ValueError(f"entries takes a power of two up to 32768, not {entries}")
-        if not 1 <= _count(nbytes, "nbytes"):
+        if not _count(nbytes, "nbytes") >= 1:
             raise ValueError("nbytes takes at least 1")
         if not 0 <= _count(bgid, "bgid") <= 0xFFFF:
             raise ValueError(f"bgid takes 0 to 65535, not {bgid}")
         group = BufRing(bgid, entries, nbytes)
         res = lib.ioc_register_buf_ring(self._handle, group._queue_pin, entries, bgid, 0)
         if res == -errno.EEXIST:
-            raise errors.plain(errno.EEXIST, f"io_uring_register_buf_ring: group {bgid} is registered already")
+            raise errors.plain(
+                errno.EEXIST, f"io_uring_register_buf_ring: group {bgid} is registered already"
+            )
         self._took_feature(res, "io_uring_register_buf_ring", "IORING_REGISTER_PBUF_RING", "5.19")
         self._groups[bgid] = group
         group._give_all()

@@ -19,9 +19,7 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
-import warnings
 from typing import Any
 
 from iocancel import errors
@@ -33,11 +31,12 @@ from iocancel.uring.closing import Closing
 from iocancel.uring.core import deadline_of, left_of
 from iocancel.uring.cqe import Cqe
 from iocancel.uring.entry import MASK64
-from iocancel.uring.flags import CancelFlags, Features, SetupFlags
+from iocancel.uring.flags import Features, SetupFlags
 from iocancel.uring.prep_cancel import check_sync_flags
 from iocancel.uring.registered import Registered
 from iocancel.uring.sqe import Sqe
 
+_AT_COLLECTION = 1.0  # seconds: a collection must not take long
 _MANY = lib.IORING_ASYNC_CANCEL_ALL | lib.IORING_ASYNC_CANCEL_ANY
 
 
@@ -47,8 +46,8 @@ class Ring(Registered, Bulk, Closing):
     Args:
         entries: how many requests can be prepared before they are submitted, 1 to 32768; the kernel
             rounds up to a power of two. It does not limit how many can be in flight.
-        flags: `SetupFlags`. SQE128, CQE32, the mixed ones, NO_MMAP, REGISTERED_FD_ONLY and SQ_REWIND
-            are not offered.
+        flags: `SetupFlags`. SQE128, CQE32, the mixed ones, NO_MMAP, REGISTERED_FD_ONLY, NO_SQARRAY and
+            SQ_REWIND are not offered.
         cq_entries: the size of the completion queue, twice `entries` where it is None. Completions
             beyond it are kept by the kernel and come later.
         sq_thread_idle: with SQPOLL, after how many milliseconds without work its thread sleeps.
@@ -72,11 +71,6 @@ class Ring(Registered, Bulk, Closing):
         if self._state != "open":
             return f"<Ring {self._state}>"
         return f"<Ring fd={self._handle.fd} entries={self._sq_entries} in_flight={len(self._ledger.flight)}>"
-
-    def fileno(self) -> int:
-        """The ring's fd; it polls readable when completions are there. ValueError when closed."""
-        self._check_open()
-        return int(self._handle.fd)
 
     @property
     def closed(self) -> bool:
@@ -130,13 +124,6 @@ class Ring(Registered, Bulk, Closing):
         """How many different user_data are in flight, as far as the ring knows."""
         return len(self._ledger.flight)
 
-    def probe(self) -> _probe.Probe:
-        """Which kinds of request the running kernel has (io_uring_get_probe_ring(3)). Linux 5.6."""
-        self._check_open()
-        if self._probe is None:
-            self._probe = _probe.read_probe(self._handle)
-        return self._probe
-
     # Entries
 
     def get_sqe(self) -> Sqe:
@@ -175,7 +162,7 @@ class Ring(Registered, Bulk, Closing):
         return self._took(self._enter(0, -1, ffi.NULL), "io_uring_submit")
 
     def submit_and_wait(self, n: int = 1, timeout: float | None = None) -> int:
-        """Submits, then waits until completions are there; `peek()` brings them (io_uring_submit_and_wait(3)).
+        """Submits, and waits until completions are there for `peek()` (io_uring_submit_and_wait(3)).
 
         Args:
             n: how many completions to wait for.
@@ -198,7 +185,9 @@ class Ring(Registered, Bulk, Closing):
                 if not left:
                     break
                 self._check_open()
-                res = lib.ioc_enter(self._handle, ffi.NULL, 0, wanted - out.n, left, ffi.NULL, ffi.NULL)
+                res = lib.ioc_enter(
+                    self._handle, ffi.NULL, lib.IOC_NO_SUBMIT, wanted - out.n, left, ffi.NULL, ffi.NULL
+                )
                 if res != -errno.EINTR:
                     self._took(res, "io_uring_enter")
             return taken
@@ -241,7 +230,7 @@ class Ring(Registered, Bulk, Closing):
         return self._records(n, timeout, submit=False, make=self._cqe)
 
     def peek(self) -> list[Cqe]:
-        """Reaps the completions that are there, without waiting (io_uring_peek_cqe(3)). Raises as `wait()`."""
+        """Reaps the completions that are there, without waiting (io_uring_peek_cqe(3)); raises as `wait`."""
         return self._records(0, None, submit=False, make=self._cqe)
 
     # Cancelling from outside the queue
@@ -295,7 +284,9 @@ class Ring(Registered, Bulk, Closing):
             spec = memory.timespec(timeout)
             seconds, nanoseconds = spec.tv_sec, spec.tv_nsec
         elif SetupFlags.DEFER_TASKRUN in self.flags and not asked & _MANY:
-            raise ValueError(f"{call} on a DEFER_TASKRUN ring may never return: give a timeout, or use prep_cancel64")
+            raise ValueError(
+                f"{call} on a DEFER_TASKRUN ring may never return: give a timeout, or use prep_cancel64"
+            )
         if not _probe.sync_cancel_works():
             raise errors.feature_unavailable("IORING_REGISTER_SYNC_CANCEL", "6.0", call)
         if asked & lib.IORING_ASYNC_CANCEL_OP and not _probe.sync_opcode_works():
@@ -323,7 +314,4 @@ class Ring(Registered, Bulk, Closing):
 
     def __del__(self) -> None:
         if getattr(self, "_state", "new") == "open":
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self._owner = 0  # whichever thread the collector runs in: close() finds out what it may do
-            self.close()
-
+            self._close_unasked(_AT_COLLECTION)

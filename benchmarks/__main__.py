@@ -1,0 +1,74 @@
+"""`./dev bench [NAME...]`: measure iocancel against C and against PyPI's `liburing`; all cases by default.
+
+C, ours and the peer are three processes that work in turn, for many short rounds in one run. What counts
+are the ratios of a round: the figures themselves are this machine's, of this hour. The exit status is 1
+where a target is missed: a ratio to C, or a peer that is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.cases import CASES
+from benchmarks.measure import measure
+from benchmarks.sides import CACHE, PEER, SideFailedError, compile_baseline, describe, install_peer
+
+FULL, QUICK = 101, 15
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    about, _, more = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=about, epilog=more)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"a case: {', '.join(CASES)}")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} rounds, not {FULL}: less sure")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how many rounds")
+    parser.add_argument("--no-peer", action="store_true", help="leave the peer out")
+    parser.add_argument("--no-gate", action="store_true", help="end with 0 also where a target is missed")
+    asked = parser.parse_args(argv)
+    unknown = [name for name in asked.names if name not in CASES]
+    if unknown:
+        parser.error(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
+    if asked.rounds is None:
+        asked.rounds = QUICK if asked.quick else FULL
+    if asked.rounds < 1:
+        parser.error("--rounds takes 1 or more")
+    return asked
+
+
+def main(argv: list[str] | None = None) -> int:
+    asked = arguments(argv)
+    peer, no_peer = None, "left out"
+    if not asked.no_peer:
+        try:
+            peer = install_peer()
+        except SideFailedError as error:
+            no_peer = str(error)
+    found: list[report.Result] = []
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        try:
+            baseline = compile_baseline(Path(scratch))
+        except SideFailedError as error:
+            print(f"benchmarks: {error}", file=sys.stderr)
+            return 2
+        for case in (CASES[name] for name in asked.names or CASES):
+            rounds = max(1, asked.rounds // case.share)
+            print(f"measuring {case.name}", file=sys.stderr, flush=True)
+            found += report.results(case, measure(case, rounds, baseline, peer, no_peer))
+    stated = PEER if peer else no_peer
+    if asked.json:
+        print(json.dumps(report.as_json(found, describe(), stated, asked.rounds), indent=1))
+    else:
+        print("  ".join(f"{name}: {value}" for name, value in describe().items()), end="\n\n")
+        print(report.table(found, stated))
+    return 1 if report.missed(found) and not asked.no_gate else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,505 @@
+"""How a context ends: closed, collected, forgotten, forked; nothing may be freed that the kernel has."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from iocancel import EngineUnavailable, FeatureUnavailable, errors
+from iocancel.libaio import Context, Event, Iocb, PollEvents
+from iocancel.libaio import kernel as kernel_module
+
+Run = Callable[..., "CompletedProcess[str]"]
+
+
+def sysctl(name: str) -> int:
+    return int(Path("/proc/sys/fs", name).read_text())
+
+
+def test_close_gives_back_what_nobody_took(pipe: tuple[int, int]) -> None:
+    context = Context(7)
+    assert context.nr_events == 7
+    cancelled, ended = Iocb.poll(pipe[0]), Iocb.poll(pipe[1], PollEvents.OUT)
+    context.submit([cancelled, ended])
+    assert "in_flight=2" in repr(context)
+    events = {event.iocb: event.res for event in context.close()}
+    assert events[cancelled] == 0
+    assert events[ended] > 0
+    assert context.closed
+    assert "closed" in repr(context)
+    assert context.in_flight == 0
+    assert context.close() == []
+    assert context.close(0) == []
+
+
+def test_everything_raises_afterwards(pipe: tuple[int, int]) -> None:
+    with Context() as context:
+        iocb = Iocb.poll(pipe[0])
+    for call in (
+        lambda: context.submit([iocb]),
+        lambda: context.submit([]),
+        lambda: context.cancel(iocb),
+        context.getevents,
+        lambda: context.getevents(0, 0),
+    ):
+        with pytest.raises(ValueError, match="the context is closed"):
+            call()
+    assert not iocb.in_flight
+    with pytest.raises(RuntimeError, match="there already"):
+        context.__init__()  # type: ignore[misc]
+
+
+def test_closed_by_an_exception(pipe: tuple[int, int]) -> None:
+    iocb = Iocb.poll(pipe[0])
+
+    def fail() -> None:
+        with Context() as context:
+            context.submit([iocb])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not iocb.in_flight
+
+
+def test_its_place_in_the_kernel_is_given_back(rounds: Callable[[int], int]) -> None:
+    before = sysctl("aio-nr")
+    with Context(50):
+        assert sysctl("aio-nr") >= before + 50
+    for _ in range(rounds(100)):
+        Context(50).close()
+    assert sysctl("aio-nr") < before + rounds(100) * 50
+
+
+def test_threads_that_wait_are_woken(pipe: tuple[int, int], is_in_call: Callable[..., None]) -> None:
+    """Also those that wait for more than there is, and hold some of it."""
+    context = Context()
+    said: list[str] = []
+
+    def wait(least: int) -> None:
+        try:
+            context.getevents(least)
+        except ValueError as error:
+            said.append(str(error))
+
+    threads = [threading.Thread(target=wait, args=(least,)) for least in (1, 5, 100, 2000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        is_in_call(thread, "io_getevents")
+    iocb = Iocb.poll(pipe[0])
+    context.submit([iocb])
+    assert [event.iocb for event in context.close()] == [iocb]
+    for thread in threads:
+        thread.join()
+    assert said == ["io_getevents: the context is closed"] * 4
+
+
+def test_many_close_at_once(pipe: tuple[int, int], rounds: Callable[[int], int]) -> None:
+    for _ in range(rounds(30)):
+        context = Context()
+        context.submit([Iocb.poll(pipe[0]) for _ in range(20)])
+        got: list[list[Event]] = []
+
+        def close(context: Context = context, got: list[list[Event]] = got) -> None:
+            got.append(context.close())
+
+        threads = [threading.Thread(target=close) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(len(events) for events in got) == [0, 0, 20]
+
+
+def test_all_at_once(pipe: tuple[int, int], rounds: Callable[[int], int]) -> None:
+    """Threads that submit, cancel, reap and close: each call works or says that the context is closed."""
+    for _ in range(rounds(20)):
+        context = Context(64)
+        start = threading.Barrier(4)
+        events: list[Event] = []
+        submitted: list[int] = []
+
+        def use(
+            context: Context = context, start: Any = start, submitted: Any = submitted, events: Any = events
+        ) -> None:
+            start.wait()
+            try:
+                while True:
+                    iocb = Iocb.poll(pipe[0])
+                    submitted.append(context.submit([iocb]))
+                    try:
+                        context.cancel(iocb)
+                    except errors.CancelNotFound:
+                        pass
+                    events.extend(context.getevents(1, 1))
+            except ValueError as error:
+                assert "closed" in str(error)  # noqa: PT017
+
+        threads = [threading.Thread(target=use) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        start.wait()
+        for _ in range(50):
+            events.extend(context.getevents(0))
+        events.extend(context.close())
+        for thread in threads:
+            thread.join()
+        assert len(events) == sum(submitted)
+
+
+def test_what_does_not_end_is_kept(pipe: tuple[int, int], fake: Callable[..., None]) -> None:
+    """Here a poll that nobody cancels stands for a read of a disk that hangs."""
+    with pytest.MonkeyPatch.context():
+        fake(ioc_laio_cancel_many=lambda *_: 0)
+        buffer = bytearray(8)
+        context = Context()
+        iocbs = [Iocb.poll(pipe[0], data="late"), Iocb.pwrite(pipe[1], buffer)]
+        eventfd = os.eventfd(0)
+        iocbs[0].set_eventfd(eventfd)
+        context.submit(iocbs[:1])
+        with pytest.warns(ResourceWarning, match="could not be closed in time"):
+            assert context.close(0.01) == []
+        assert context.closed
+        assert "closing" in repr(context)
+        assert iocbs[0].in_flight
+        with pytest.raises(ValueError, match="closed"):
+            context.getevents(0)
+        with pytest.warns(ResourceWarning, match="could not be closed in time"):
+            context.close(0)  # still
+        del context
+        gc.collect()
+        Context().close()  # it looks at what was kept
+        assert kernel_module._abandoned
+        os.write(pipe[1], b"x")
+        os.eventfd_read(eventfd)  # now it has ended
+        Context().close()
+        assert not kernel_module._abandoned
+        assert not iocbs[0].in_flight
+        os.close(eventfd)
+
+
+def test_a_thread_inside_io_submit_is_not_freed(
+    pipe: tuple[int, int], is_in_call: Callable[..., None]
+) -> None:
+    context = Context()
+    buffer = bytearray(4)
+    done: list[int] = []
+    thread = threading.Thread(target=lambda: done.append(context.submit([Iocb.pread(pipe[0], buffer)])))
+    thread.start()
+    is_in_call(thread, "io_submit")
+    with pytest.warns(ResourceWarning, match="could not be closed in time"):
+        context.close(0.05)
+    with pytest.raises(BufferError):
+        buffer.append(0)
+    os.write(pipe[1], b"abcd")
+    thread.join()
+    assert done == [1]
+    assert buffer == b"abcd"
+    [event] = context.close()  # again, and it ends well
+    assert event.res == 4
+    kernel_module.sweep()
+
+
+def test_a_slow_second_close(pipe: tuple[int, int], is_in_call: Callable[..., None]) -> None:
+    """While one thread closes, another one's close waits no longer than it was told."""
+    context = Context()
+    threads = [threading.Thread(target=context.submit, args=([Iocb.pread(pipe[0], bytearray(4))],))]
+    threads[0].start()
+    is_in_call(threads[0], "io_submit")
+    threads.append(threading.Thread(target=context.close, args=(None,)))
+    threads[1].start()
+    while context._kernel.leaving is None:
+        os.sched_yield()
+    with pytest.warns(ResourceWarning, match="could not be closed in time"):
+        assert context.close(0.01) == []
+    os.write(pipe[1], b"abcd")
+    for thread in threads:
+        thread.join()
+    assert context.closed
+    assert context.in_flight == 0
+    kernel_module.sweep()
+
+
+def test_collected(pipe: tuple[int, int]) -> None:
+    iocb = Iocb.poll(pipe[0])
+    context = Context()
+    context.submit([iocb])
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        del context
+    assert not iocb.in_flight
+
+
+def test_collected_in_a_cycle_with_what_is_in_flight(pipe: tuple[int, int]) -> None:
+    context = Context()
+    buffer = bytearray(1)
+    iocb = Iocb.pwrite(pipe[1], buffer)
+    poll = Iocb.poll(pipe[0])
+    iocb.data = poll.data = [context, iocb, poll, buffer]
+    context.submit([iocb, poll])
+    del context, iocb, poll, buffer
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        gc.collect()
+
+
+def test_collected_and_kept(
+    pipe: tuple[int, int], fake: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from iocancel.libaio import context as context_module
+
+    monkeypatch.setattr(context_module, "_COLLECTED", 0)
+    with pytest.MonkeyPatch.context():
+        fake(ioc_laio_cancel_many=lambda *_: 0)
+        context = Context()
+        iocb = Iocb.poll(pipe[0])
+        context.submit([iocb])
+        with pytest.warns(ResourceWarning, match="unclosed"):
+            del context
+        assert iocb.in_flight
+        assert len(kernel_module._abandoned) == 1
+
+
+def test_collected_with_warnings_as_errors(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", seen.append)
+    iocb = Iocb.poll(pipe[0])
+    context = Context()
+    context.submit([iocb])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del context
+    assert [type(said.exc_value) for said in seen] == [ResourceWarning]
+    assert not iocb.in_flight
+    seen.clear()
+
+
+def test_never_made() -> None:
+    bare = Context.__new__(Context)
+    del bare
+    with pytest.raises(TypeError):
+        Context("x")  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        Context.__new__(Context).submit([Iocb.poll(0)])
+
+
+@pytest.mark.parametrize("number", [0, -1, 1 << 31, 1 << 70, 0x7FFFFFFF])
+def test_numbers_of_requests_that_no_kernel_takes(number: int) -> None:
+    with pytest.raises(ValueError, match="nr_events"):
+        Context(number)
+
+
+@pytest.mark.parametrize("number", [None, 1.5, "1", b"1", [], object()])
+def test_numbers_of_requests_that_are_none(number: Any) -> None:
+    with pytest.raises(TypeError, match="nr_events takes an int"):
+        Context(number)
+
+
+def test_more_than_the_limit() -> None:
+    most = sysctl("aio-max-nr")
+    if most > 4_000_000:
+        pytest.skip(f"fs.aio-max-nr is {most}, more than one context may have")
+    with pytest.raises(EngineUnavailable) as caught:
+        Context(most + 1)
+    assert "fs.aio-max-nr" in caught.value.reason
+    assert "sysctl" in caught.value.remedy
+
+
+def test_refused(fake: Callable[..., None]) -> None:
+    import errno
+
+    for number in (errno.EPERM, errno.ENOSYS, errno.ENOMEM):
+        fake(ioc_laio_setup=lambda *_, number=number: -number)
+        with pytest.raises(EngineUnavailable) as caught:
+            Context()
+        assert caught.value.errno == number
+        assert caught.value.remedy
+
+
+def test_a_kernel_without_polls(fake: Callable[..., None]) -> None:
+    import errno
+
+    fake(ioc_laio_wake=lambda *_: -errno.EINVAL)
+    with pytest.raises(FeatureUnavailable, match="IOCB_CMD_POLL"):
+        Context()
+
+
+def test_no_fd_left(run: Run) -> None:
+    ended = run(
+        "import resource\n"
+        "before = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))\n"
+        "try: Context()\n"
+        "except OSError as error: print(error.errno)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, before)\n",
+        "-X",
+        "dev",
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("24\n", "", 0)
+
+
+def test_all_fds_closed_under_it(run: Run) -> None:
+    """A daemon that closes all fds: the wake-up is gone, nothing else."""
+    ended = run(
+        "import threading\n"
+        "context = Context()\n"
+        "os.closerange(3, 100)\n"
+        "r, w = os.pipe(); os.dup(r); os.dup(r)\n"
+        "iocb = Iocb.poll(r); context.submit([iocb]); context.cancel(iocb)\n"
+        "print(context.getevents()[0].res, context.close())\n"
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("0 []\n", "", 0)
+
+
+AT_EXIT = """
+import mmap, threading
+context = Context()
+r, w, other = *os.pipe(), os.pipe()
+iocbs = [Iocb.poll(r) for _ in range(10)] + [Iocb.pwrite(other[1], bytearray(10))]
+context.submit(iocbs)
+"""
+
+
+def test_the_interpreter_ends_with_requests_in_flight(run: Run) -> None:
+    ended = run(AT_EXIT, "-X", "dev")
+    assert ended.returncode == 0, ended.stderr
+    assert "ResourceWarning: unclosed <iocancel.libaio.Context open in_flight=11>" in ended.stderr
+    assert "Exception" not in ended.stderr
+
+
+def test_the_interpreter_ends_with_warnings_as_errors(run: Run) -> None:
+    ended = run(AT_EXIT, "-W", "error")
+    assert (ended.returncode, ended.stdout) == (0, "")
+
+
+def test_the_interpreter_ends_with_what_does_not_end(run: Run) -> None:
+    """It is kept, and what the kernel has is not freed."""
+    for again in ("", "context.close(0.01)\n", "del context, iocbs\n"):
+        ended = run(
+            "from iocancel import _lifetime\n"
+            "from iocancel.libaio import kernel, context as context_module\n"
+            "real = kernel.lib\n"
+            "class Fake:\n"
+            "    ioc_laio_cancel_many = staticmethod(lambda *a: 0)\n"
+            "    def __getattr__(self, name): return getattr(real, name)\n"
+            "kernel.lib = Fake(); kernel.AT_EXIT = context_module._COLLECTED = 0.01\n"
+            + AT_EXIT
+            + again
+            + "import sys\n"
+            "sys.modules['keep'] = type('K', (), {'__del__': lambda self, n=_lifetime: print(n.kept())})()\n",
+            "-W",
+            "ignore",
+        )
+        assert (ended.stdout, ended.stderr, ended.returncode) == ("1\n", "", 0)
+
+
+def test_the_interpreter_ends_while_a_thread_waits(run: Run) -> None:
+    ended = run(
+        AT_EXIT + "def wait():\n"
+        "    try: context.getevents(100)\n"
+        "    except ValueError: pass\n"
+        "t = threading.Thread(target=wait, daemon=True); t.start()\n"
+        "while not context._kernel.users: os.sched_yield()\n",
+        "-W",
+        "ignore",
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+FORKED = """
+import gc, warnings
+def tried(call, *arguments):
+    try: return call(*arguments)
+    except Exception as error: return f"{type(error).__name__}: {error}"
+context = Context()
+r, w = os.pipe()
+buffer = bytearray(1)
+polls = [Iocb.poll(r) for _ in range(3)]
+iocbs = [*polls, Iocb.pwrite(w, buffer)]
+os.set_blocking(r, False)
+free = Iocb.poll(w, PollEvents.OUT)
+context.submit(polls)
+def child():
+    for call in (context.submit, [free]), (context.cancel, polls[0]), (context.getevents,):
+        said = tried(*((call[0], [free]) if call[0] == context.submit else call))
+        assert said.startswith("RuntimeError: io_") and "fork" in said, said
+    assert tried(context.submit, []).startswith("RuntimeError")
+    if CLOSES:
+        assert context.close() == [] == context.close()
+    with Context() as other:  # the child's own work is not touched
+        assert other.submit([free]) == 1 and other.getevents()[0].res > 0
+def parent(pid):
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert context.in_flight == 3 and tried(context.cancel, polls[0]) is None
+    assert context.getevents()[0].res == 0
+    assert len(context.close()) == 2
+    print("good")
+"""
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_fork(run: Run, closes: bool) -> None:
+    ended = run(
+        FORKED.replace("CLOSES", str(closes)) + "before = os.listdir('/proc/self/fd')\n"
+        "pid = os.fork()\n"
+        "if pid: parent(pid)\n"
+        "else:\n"
+        "    assert len(os.listdir('/proc/self/fd')) == len(before) - 1  # the wake-up's\n"
+        "    child(); assert not any(poll.in_flight for poll in polls)\n",
+        "-X",
+        "dev",
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("good\n", "", 0)
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_fork_that_python_does_not_see(run: Run, closes: bool) -> None:
+    ended = run(
+        FORKED.replace("CLOSES", str(closes))
+        + "import ctypes\n"
+        "pid = ctypes.PyDLL(None).fork()\n"
+        "if pid: parent(pid)\n"
+        "else:\n"
+        "    child()\n"
+        "    if not CLOSES: del context; gc.collect()\n".replace("CLOSES", str(closes)),
+        "-X",
+        "dev",
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("good\n", "", 0)
+
+
+def test_fork_that_python_does_not_see_and_nobody_closes(run: Run) -> None:
+    ended = run(
+        FORKED.replace("CLOSES", "False")
+        + "import ctypes\npid = ctypes.PyDLL(None).fork()\nif pid: parent(pid)\n"
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("good\n", "", 0)
+
+
+def test_fork_with_one_that_was_kept(run: Run) -> None:
+    ended = run(
+        "from iocancel.libaio import kernel\n"
+        "real = kernel.lib\n"
+        "class Fake:\n"
+        "    ioc_laio_cancel_many = staticmethod(lambda *a: 0)\n"
+        "    def __getattr__(self, name): return getattr(real, name)\n"
+        "kernel.lib = Fake()\n"
+        "r, w = os.pipe(); context = Context()\n"
+        "iocb = Iocb.poll(r); context.submit([iocb]); context.close(0)\n"
+        "assert len(kernel._abandoned) == 1\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    assert not kernel._abandoned and not iocb.in_flight and context.close() == []\n"
+        "else:\n"
+        "    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0\n"
+        "    kernel.lib = real; Context().close()\n"
+        "    assert not kernel._abandoned; print('good')\n",
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("good\n", "", 0)

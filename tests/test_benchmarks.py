@@ -1,0 +1,284 @@
+"""The harness of `./dev bench`: a smoke run in tiny rounds, and its judgement on injected figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+if not (ROOT / "benchmarks").is_dir():
+    pytest.skip("benchmarks/ is not here: an installed copy", allow_module_level=True)
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+@pytest.fixture
+def can_measure() -> None:
+    """Skip where the C side can't be had, and where figures would be of something else."""
+    from benchmarks.sides import SideFailedError, compile_baseline, compiler
+
+    if os.environ.get("IOCANCEL_SANITIZE"):
+        pytest.skip("a sanitized build is not what is measured")
+    if os.environ.get("IOCANCEL_GUEST") == "1":
+        pytest.skip("nothing is measured in an emulated machine")
+    if compiler() is None:
+        pytest.skip("no C compiler here")
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            compile_baseline(Path(scratch))
+        except SideFailedError as error:
+            pytest.skip(str(error))
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+# The whole, once
+
+
+@pytest.mark.usefixtures("can_measure")
+def test_json_has_every_case() -> None:
+    from benchmarks.cases import CASES
+
+    done = run("--json", "--rounds=1", "--no-peer", "--no-gate")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["peer"] == "left out"
+    assert said["rounds"] == 1
+    assert said["machine"]["kernel"] == os.uname().release
+    assert [row["name"] for row in said["cases"]] == [
+        row.name for case in CASES.values() for row in case.rows
+    ]
+    targets = {row["name"]: row["target"] for row in said["cases"] if row["target"] is not None}
+    assert targets == {"cancel-1024": 2.0, "one": 2.5, "nop-1024": 4.0}
+    for row in said["cases"]:
+        if row["ratio"] is None:  # an old kernel, say, which lacks what is measured
+            assert row["notes"]
+            continue
+        assert row["base_ns"] > 0
+        assert row["ours_ns"] > 0
+        assert row["ratio"]["min"] <= row["ratio"]["median"] <= row["ratio"]["max"]
+        assert row["peer_ns"] is None
+        assert row["ok"] is (None if row["target"] is None else row["name"] not in said["missed"])
+
+
+@pytest.mark.usefixtures("can_measure")
+def test_table_of_some_cases() -> None:
+    done = run("--rounds=1", "--no-peer", "--no-gate", "one", "any-all-64")
+    assert done.returncode == 0, done.stderr
+    for word in ("ours/C", "ANY|ALL ns", "any-all-64", "one by Sqe", "peer: left out"):
+        assert word in done.stdout
+    assert "nop-1024" not in done.stdout
+
+
+def test_unknown_case_is_named() -> None:
+    done = run("nonsense")
+    assert done.returncode == 2
+    assert "no case nonsense; there are cancel-1024, " in done.stderr
+
+
+def test_no_compiler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler-here")
+    done = run("--no-peer")
+    assert done.returncode == 2
+    assert "no C compiler" in done.stderr
+
+
+# The judgement
+
+Judge = Callable[..., Any]
+
+
+@pytest.fixture
+def judge() -> Judge:
+    """The result of a case with a target of 2, of rounds given as (C, ours, peer), each for 10 items."""
+    from benchmarks.cases import Case, Job, Row
+    from benchmarks.measure import Measured
+    from benchmarks.report import results
+
+    base, ours, peer = Job("c", "work", 1), Job("ours", "work", 1), Job("peer", "work", 1)
+
+    def judged(*rounds: tuple[float, float, float], target: float | None = 2.0, failed: str = "") -> Any:
+        case = Case("case", (Row("case", "about it", 10, base, ours, peer, target),))
+        measured = Measured([dict(zip((base, ours, peer), times, strict=True)) for times in rounds])
+        measured.failed = {job: "it fell ill" for job in (base, ours, peer) if job.side == failed}
+        [result] = results(case, measured)
+        return result
+
+    return judged
+
+
+def test_reached(judge: Judge) -> None:
+    result = judge((100.0, 150.0, 300.0), (100.0, 200.0, 400.0), (200.0, 340.0, 400.0))
+    assert (result.base_ns, result.ours_ns, result.peer_ns) == (10.0, 20.0, 40.0)
+    assert (result.ratio.median, result.ratio.min, result.ratio.max) == (1.7, 1.5, 2.0)
+    assert result.ratio_to_peer.median == 0.5
+    assert result.ok is True
+    assert result.notes == ()
+
+
+def test_a_ratio_is_made_within_a_round(judge: Judge) -> None:
+    # The machine was three times slower in one round: of the medians alone, the ratio would be 1.33.
+    result = judge((100.0, 150.0, 500.0), (300.0, 450.0, 900.0), (300.0, 400.0, 900.0))
+    assert result.ratio.median == 1.5
+
+
+def test_just_reached(judge: Judge) -> None:
+    assert judge((100.0, 200.0, 300.0)).ok is True
+
+
+def test_missed(judge: Judge) -> None:
+    result = judge((100.0, 201.0, 300.0))
+    assert result.ok is False
+    assert result.notes == ("2.01 times C, the target is 2",)
+
+
+def test_behind_the_peer(judge: Judge) -> None:
+    result = judge((100.0, 150.0, 120.0))
+    assert result.ok is False
+    assert result.notes == ("behind the peer: 1.25 times its time",)
+
+
+def test_no_peer_is_no_fault(judge: Judge) -> None:
+    result = judge((100.0, 150.0, 1.0), failed="peer")
+    assert result.ok is True
+    assert (result.peer_ns, result.ratio_to_peer) == (None, None)
+    assert result.notes == ("no figure for peer: it fell ill",)
+
+
+@pytest.mark.parametrize("side", ["c", "ours"])
+def test_not_measured_is_missed(judge: Judge, side: str) -> None:
+    result = judge((100.0, 150.0, 300.0), failed=side)
+    assert result.ok is False
+    assert result.notes == ("not measured", f"no figure for {side}: it fell ill")
+
+
+def test_without_a_target_nothing_is_missed(judge: Judge) -> None:
+    assert judge((100.0, 9000.0, 300.0), target=None).ok is None
+
+
+def test_exit_status(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import __main__ as command
+    from benchmarks import report
+
+    found = [judge((100.0, 300.0, 400.0))]
+    monkeypatch.setattr(command, "compile_baseline", lambda directory: ["none"])
+    monkeypatch.setattr(command, "measure", lambda *arguments: None)
+    monkeypatch.setattr(report, "results", lambda case, measured: found)
+    assert command.main(["--no-peer", "one"]) == 1
+    assert "MISSED" in capsys.readouterr().out
+    assert command.main(["--no-peer", "--no-gate", "one"]) == 0
+    assert command.main(["--no-peer", "--json", "one"]) == 1
+    capsys.readouterr()
+    found[:] = [judge((100.0, 150.0, 400.0))]
+    assert command.main(["--no-peer", "one"]) == 0
+
+
+# The sides
+
+
+def test_a_side_that_crashes_says_how() -> None:
+    from benchmarks.sides import Side, SideFailedError
+
+    code = f"import os; input(); os.kill(os.getpid(), {int(signal.SIGILL)})"
+    with (
+        Side([sys.executable, "-c", code]) as side,
+        pytest.raises(SideFailedError, match="SIGILL: it was built for"),
+    ):
+        side.times("work", 1)
+
+
+def test_a_side_that_cannot_be_started_says_why() -> None:
+    from benchmarks.sides import Side, SideFailedError
+
+    with pytest.raises(SideFailedError, match="can't be started"):
+        Side(["/nonexistent"])
+
+
+def test_a_side_that_fails_says_why() -> None:
+    from benchmarks.sides import Side, SideFailedError
+
+    with (
+        Side([sys.executable, "-c", "raise SystemExit('no ring here')"]) as side,
+        pytest.raises(SideFailedError, match="no ring here"),
+    ):
+        side.times("work", 1)
+
+
+def test_a_side_that_hangs_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import sides
+
+    monkeypatch.setattr(sides, "TOO_LONG", 0.01)
+    with (
+        sides.Side([sys.executable, "-c", "import signal; signal.pause()"]) as side,
+        pytest.raises(sides.SideFailedError, match="longer than"),
+    ):
+        side.times("work", 1)
+
+
+def test_a_peer_that_crashes_costs_only_its_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import measure as measuring
+    from benchmarks.cases import Case, Job, Row
+    from benchmarks.report import results
+    from benchmarks.sides import Side
+
+    healthy = [sys.executable, "-c", "while line := input(): print(*[7] * int(line.split()[1]), flush=True)"]
+    dying = [sys.executable, "-c", f"import os; input(); os.kill(os.getpid(), {int(signal.SIGILL)})"]
+    monkeypatch.setattr(measuring, "start", lambda side, *rest: Side(dying if side == "peer" else healthy))
+    row = Row("case", "about it", 1, Job("c", "work", 2), Job("ours", "work", 2), Job("peer", "work", 2), 2.0)
+    case = Case("case", (row,))
+    [result] = results(case, measuring.measure(case, 2, [], ROOT))
+    assert result.ok is True
+    assert (result.base_ns, result.ours_ns, result.peer_ns) == (7.0, 7.0, None)
+    assert "SIGILL" in result.notes[0]
+
+
+def test_a_peer_that_cannot_be_installed_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from benchmarks import sides
+
+    monkeypatch.setattr(sides, "CACHE", tmp_path)
+    refused = subprocess.CompletedProcess([], 1, "", "WARNING: so so\nERROR: No matching distribution\n")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **more: refused)
+    with pytest.raises(sides.SideFailedError, match="can't be installed: No matching distribution"):
+        sides.install_peer()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_peer_is_installed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from benchmarks import sides
+
+    calls: list[list[str]] = []
+
+    def pip(command: list[str], **more: object) -> subprocess.CompletedProcess[str]:
+        calls.append(command)
+        Path(command[command.index("--target") + 1]).mkdir()
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(sides, "CACHE", tmp_path)
+    monkeypatch.setattr(subprocess, "run", pip)
+    assert sides.install_peer() == sides.install_peer()
+    assert len(calls) == 1
+    assert [each.is_dir() for each in tmp_path.iterdir()] == [True]

@@ -1,0 +1,148 @@
+"""What the tests of `iocancel.uring` share."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iocancel.uring import CancelFlags, Cqe, Opcode, Ring, SetupFlags, Sqe, cancel_flags
+
+GUEST = os.environ.get("IOCANCEL_GUEST") == "1"
+"""In a guest under software emulation, which is many times slower."""
+BOUND = 100.0 if GUEST else 20.0
+"""How many seconds anything may take that has to happen."""
+DEFER = SetupFlags.SINGLE_ISSUER | SetupFlags.DEFER_TASKRUN
+INTERRUPTED = (-4, *range(-516, -511))
+"""EINTR; a worker that a cancel interrupted leaks -ERESTARTSYS and its kin, too (facts 2.4)."""
+RING_KINDS = {
+    "default": SetupFlags(0),
+    "coop": SetupFlags.COOP_TASKRUN,
+    "defer": DEFER,
+    "sqpoll": SetupFlags.SQPOLL,
+}
+
+
+def need(condition: object, reason: str) -> None:
+    """Skip the test where the running kernel lacks something; with IOCANCEL_NO_SKIPS=1 that is a failure."""
+    if not condition:
+        if os.environ.get("IOCANCEL_NO_SKIPS") == "1":
+            pytest.fail(f"lacking, and IOCANCEL_NO_SKIPS is set: {reason}")
+        pytest.skip(reason)
+
+
+def need_flags(flags: CancelFlags) -> None:
+    """Skip where cancel flags don't work: before 5.19, some of them before 6.0 and 6.6 (facts 2.6, 9.3)."""
+    lacking = flags & ~cancel_flags()
+    need(not lacking, f"this kernel does not act on {lacking!r}")
+
+
+def need_op(ring: Ring, *opcodes: int) -> None:
+    """Skip where a kind of request is not there."""
+    lacking = [Opcode(op).name for op in opcodes if not ring.probe().supports(op)]
+    need(not lacking, f"this kernel has no {' '.join(lacking)}")
+
+
+def rounds(many: int) -> int:
+    """How often to repeat: much less in an emulated guest."""
+    return max(many // 20, 5) if GUEST else many
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for what nothing announces, as the state of another thread."""
+    deadline = time.monotonic() + BOUND
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not happen: {what}"
+        os.sched_yield()
+
+
+def blocked_workers(where: str) -> int:
+    """How many threads of this process sleep in a kernel function whose name has this in it."""
+    found = 0
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            state = (task / "stat").read_text().rsplit(")", 1)[1].split()[0]
+            found += state == "S" and where in (task / "wchan").read_text()
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+def until_blocked(where: str, many: int = 1) -> None:
+    """Wait until io-wq workers are blocked in this kernel function (`wchan`)."""
+    need(Path("/proc/self/wchan").exists(), "no /proc/self/wchan: nobody sees what a worker is doing")
+    until(lambda: blocked_workers(where) >= many, f"{many} blocked in {where}")
+
+
+class Asked:
+    """A ring, and all that it told so far that nobody has asked for."""
+
+    def __init__(self, ring: Ring) -> None:
+        self.ring = ring
+        self.told: list[Cqe] = []
+        self._names = iter(range(1 << 32, 1 << 33))
+
+    def put(self, user_data: int, call: str, /, *args: Any, flags: int = 0, **named: Any) -> Sqe:
+        """Prepare a request: `call` is the name of a `prep_` method."""
+        sqe = self.ring.get_sqe()
+        sqe.flags = flags
+        getattr(sqe, f"prep_{call}")(*args, **named)
+        sqe.user_data = user_data
+        return sqe
+
+    def go(self, user_data: int, call: str, /, *args: Any, flags: int = 0, **named: Any) -> None:
+        """Prepare a request, and submit."""
+        self.put(user_data, call, *args, flags=flags, **named)
+        self.ring.submit()
+
+    def ask(self, call: str, /, *args: Any, flags: int = 0, **named: Any) -> int:
+        """The result of a request that ends at once."""
+        name = next(self._names)
+        self.go(name, call, *args, flags=flags, **named)
+        return self.end(name)
+
+    def cancel(self, key: int, flags: int = 0, *, opcode: int | None = None) -> int:
+        """The result of a cancel by user_data."""
+        return self.ask("cancel64", key, flags, opcode=opcode)
+
+    def cancel_fd(
+        self, fd: Any, flags: int = 0, *, user_data: int | None = None, opcode: int | None = None
+    ) -> int:
+        """The result of a cancel by fd."""
+        return self.ask("cancel_fd", fd, flags, user_data=user_data, opcode=opcode)
+
+    def next(self, user_data: int) -> Cqe:
+        """The next completion with this number, waited for."""
+        deadline = time.monotonic() + BOUND
+        while True:
+            for cqe in self.told:
+                if cqe.user_data == user_data:
+                    self.told.remove(cqe)
+                    return cqe
+            left = deadline - time.monotonic()
+            assert left > 0, f"no completion of {user_data}, only {self.told}"
+            self.told += self.ring.wait(1, left)
+
+    def last(self, user_data: int) -> Cqe:
+        """The last completion with this number: the one without F_MORE."""
+        while (cqe := self.next(user_data)).more:
+            pass
+        return cqe
+
+    def end(self, user_data: int) -> int:
+        """How the request with this number ended: the result of its last completion."""
+        return self.last(user_data).res
+
+    def ends(self, user_data: int, many: int) -> list[int]:
+        """How several with the same number ended, sorted."""
+        return sorted(self.end(user_data) for _ in range(many))
+
+    def pending(self, *user_data: int) -> bool:
+        """Whether none of these has completed, as of the end of a NOP that is submitted now."""
+        self.ask("nop")
+        self.told += self.ring.peek()
+        return not {cqe.user_data for cqe in self.told} & set(user_data)

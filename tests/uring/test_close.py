@@ -1,0 +1,519 @@
+"""Closing, collecting, forking, leaving: nothing is written to afterwards, and nothing is left behind."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import select
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from iocancel import _lifetime, errors
+from iocancel._native import ffi, lib
+from iocancel.uring import Opcode, Ring, SetupFlags, SqeFlags, limbo
+from iocancel.uring import probe as _probe
+
+BOUND = 60.0
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    read_end, write_end = os.pipe()
+    yield read_end, write_end
+    os.close(read_end)
+    os.close(write_end)
+
+
+def pending_read(ring: Ring, fd: int, flags: int = 0) -> bytearray:
+    buffer = bytearray(8)
+    sqe = ring.get_sqe()
+    sqe.prep_read(fd, buffer)
+    sqe.flags = flags
+    ring.submit()
+    return buffer
+
+
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-W", "default", "-c", textwrap.dedent(code), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=BOUND * 4,
+    )
+
+
+def test_an_accepted_connection_that_nobody_asked_for_is_closed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ring = Ring(4)
+        sqe = ring.get_sqe()
+        sqe.prep_accept(listener)
+        ring.submit()
+        with socket.create_connection(listener.getsockname(), timeout=BOUND) as peer:
+            poll = select.poll()
+            poll.register(ring.fileno(), select.POLLIN)
+            assert poll.poll(BOUND * 1000)  # it was accepted
+            ring.close()
+            assert peer.recv(1) == b""  # and closed, and not leaked
+
+
+def test_opened_files_that_nobody_asked_for_are_closed(tmp_path: Any) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    ring = Ring(4)
+    sqe = ring.get_sqe()
+    sqe.prep_openat(-100, tmp_path, os.O_RDONLY | os.O_DIRECTORY, 0)
+    if ring.probe().supports(Opcode.PIPE):
+        sqe = ring.get_sqe()
+        sqe.prep_pipe(memoryview(bytearray(8)).cast("i"), 0)
+    ring.submit()
+    ring.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_closing_drains_what_starts_when_another_ends(pipe: tuple[int, int]) -> None:
+    # A hard link's follower starts when the cancelled head ends; behind IO_DRAIN even cancels wait.
+    ring = Ring(16)
+    first, second, third = bytearray(8), bytearray(8), bytearray(8)
+    for buffer, flags in ((first, SqeFlags.IO_HARDLINK), (second, 0), (third, SqeFlags.IO_DRAIN)):
+        sqe = ring.get_sqe()
+        sqe.prep_read(pipe[0], buffer)
+        sqe.flags = flags
+    ring.submit()
+    if not _probe.sync_cancel_works():  # then nothing reaches behind IO_DRAIN: let the head end
+        os.write(pipe[1], b"x" * 24)
+    ring.close()
+    for buffer in (first, second, third):
+        buffer.append(0)
+    assert limbo.sweep() == 0
+
+
+def test_closing_interrupts_workers(tmp_path: Any) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    ring = Ring(4)
+    sqe = ring.get_sqe()
+    sqe.prep_openat(-100, fifo, os.O_RDONLY, 0)
+    sqe.flags = SqeFlags.ASYNC
+    ring.submit()
+    ring.close()
+    assert limbo.sweep() == 0
+
+
+def test_closing_while_another_thread_waits_wakes_it(pipe: tuple[int, int]) -> None:
+    for wanted in (1, 3):
+        ring = Ring(8)
+        raised: list[BaseException] = []
+
+        def wait(ring: Ring = ring, wanted: int = wanted) -> None:
+            try:
+                ring.wait(wanted, BOUND)
+            except ValueError as error:
+                raised.append(error)
+
+        buffer = pending_read(ring, pipe[0])
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while not ring._reaper:
+            pass
+        ring.close()
+        thread.join(BOUND)
+        assert [str(error) for error in raised] == ["the ring is closed"]
+        buffer.append(0)
+
+
+def test_closing_while_another_thread_cancels_synchronously(tmp_path: Any) -> None:
+    if not _probe.sync_cancel_works():
+        pytest.skip("IORING_REGISTER_SYNC_CANCEL needs Linux 6.0")
+    ring = Ring(8)
+    left, right = socket.socketpair()
+    with left, right:
+        buffer = pending_read(ring, left.fileno())
+        results: list[Any] = []
+
+        def cancel() -> None:
+            try:
+                results.append(ring.register_sync_cancel(fd=left, timeout=BOUND))
+            except (OSError, ValueError) as error:
+                results.append(error)
+
+        thread = threading.Thread(target=cancel)
+        thread.start()
+        ring.close()
+        thread.join(BOUND)
+        assert len(results) == 1
+        buffer.append(0)
+
+
+def test_close_inside_ones_own_wait_says_so(pipe: tuple[int, int]) -> None:
+    import signal
+
+    ring = Ring(4)
+    raised: list[str] = []
+
+    def handler(*_: object) -> None:
+        try:
+            ring.close()
+        except RuntimeError as error:
+            raised.append(str(error))
+        os.write(pipe[1], b"x")
+
+    sqe = ring.get_sqe()
+    sqe.prep_poll_add(pipe[0], select.POLLIN)
+    ring.submit()
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        assert len(ring.wait(1, BOUND)) == 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert len(raised) == 1
+    assert "own wait" in raised[0]
+    ring.close()
+
+
+def test_what_does_not_end_is_kept_behind_the_barrier(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A request that can't be cancelled is played by one that close() does not cancel: a read in a
+    # worker whose cancel is left out. Its memory must outlive the ring, and be freed when it has ended.
+    read_end, write_end = os.pipe()
+    monkeypatch.setattr(Ring, "_cancel_all", lambda *_: True)
+    monkeypatch.setattr(_probe, "sync_cancel_works", lambda: False)
+    ring = Ring(4)
+    keeper = Keeper(ring)  # another process has the ring, so that its end does not cancel the read
+    buffer = pending_read(ring, read_end)
+    ring.close(timeout=0.05)
+    assert ring.closed
+    assert limbo.sweep() == 1
+    with pytest.raises(BufferError):
+        buffer.append(0)
+    keeper.let_go()
+    until = time.monotonic() + BOUND
+    while limbo.sweep() and time.monotonic() < until:
+        pass
+    assert limbo.sweep() == 0
+    buffer.append(0)
+    os.close(read_end)
+    os.close(write_end)
+
+
+class Keeper:
+    """A process that holds the ring's file open, so that the kernel does not let go of it."""
+
+    def __init__(self, ring: Ring) -> None:
+        left, self.right = socket.socketpair()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "import sys; sys.stdin.read()"],
+            stdin=subprocess.PIPE,
+            pass_fds=[ring.fileno()],
+        )
+        left.close()
+
+    def let_go(self) -> None:
+        self.right.close()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(BOUND)
+
+
+def test_a_table_of_files_does_not_defeat_the_barrier(
+    monkeypatch: pytest.MonkeyPatch, pipe: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(Ring, "_cancel_all", lambda *_: True)
+    monkeypatch.setattr(_probe, "sync_cancel_works", lambda: False)
+    ring = Ring(4)
+    ring.register_files([pipe[0]])
+    buffer = pending_read(ring, pipe[0])
+    ring.close(timeout=0.0)
+    until = time.monotonic() + BOUND
+    while limbo.sweep() and time.monotonic() < until:
+        pass
+    assert limbo.sweep() == 0
+    buffer.append(0)
+
+
+def test_without_a_barrier_memory_is_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_end, write_end = os.pipe()
+    kept = _lifetime.kept()
+    monkeypatch.setattr(Ring, "_cancel_all", lambda *_: False)
+    monkeypatch.setattr(Ring, "_barrier", lambda *_: None)
+    ring = Ring(4)
+    buffer = pending_read(ring, read_end)
+    ring.close()
+    assert _lifetime.kept() == kept + 1
+    with pytest.raises(BufferError):
+        buffer.append(0)
+    _lifetime._kept.pop()  # for the next test's count; the reference itself stays
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_a_barrier_that_cannot_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = Ring(4)
+    ring.close()
+    assert ring._barrier() is None  # a closed ring refuses
+
+
+@pytest.mark.leak
+def test_a_ring_that_is_forgotten_warns_and_is_closed(pipe: tuple[int, int]) -> None:
+    ring = Ring(4)
+    buffer = pending_read(ring, pipe[0])
+    with pytest.warns(ResourceWarning, match="unclosed <Ring"):
+        del ring
+        gc.collect()
+    buffer.append(0)
+
+
+def test_a_warning_that_is_an_error_does_not_keep_the_ring_open(pipe: tuple[int, int]) -> None:
+    ring = Ring(4)
+    buffer = pending_read(ring, pipe[0])
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("error")
+        seen: list[Any] = []
+        patch.setattr(sys, "unraisablehook", seen.append)
+        del ring
+        gc.collect()
+    assert len(seen) == 1
+    buffer.append(0)
+
+
+def test_a_single_issuers_ring_collected_in_another_thread_keeps_its_memory() -> None:
+    try:
+        ring = Ring(4, flags=SetupFlags.SINGLE_ISSUER)
+    except errors.FeatureUnavailable as error:
+        pytest.skip(str(error))
+    read_end, write_end = os.pipe()
+    kept = _lifetime.kept()
+    buffer = pending_read(ring, read_end)
+    holder = [ring]
+    del ring
+
+    def drop() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            holder.clear()
+            gc.collect()
+
+    thread = threading.Thread(target=drop)
+    thread.start()
+    thread.join(BOUND)
+    assert _lifetime.kept() == kept + 1
+    with pytest.raises(BufferError):
+        buffer.append(0)
+    _lifetime._kept.pop()
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_leaving_the_interpreter_with_requests_in_flight() -> None:
+    done = run_python(
+        """
+        import os, socket
+        from iocancel.uring import Ring, SqeFlags
+        r, w = os.pipe()
+        keep = []
+        for flags in (0, SqeFlags.ASYNC):
+            ring = Ring(8)
+            keep.append(ring)
+            for _ in range(5):
+                sqe = ring.get_sqe()
+                sqe.prep_read(r, bytearray(4096))
+                sqe.flags = flags
+            ring.submit()
+        import atexit
+        print("leaving")
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "leaving\n"
+    assert done.stderr.count("ResourceWarning: unclosed <Ring") == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_leaving_with_what_does_not_end() -> None:
+    done = run_python(
+        """
+        import os
+        from iocancel import _lifetime
+        from iocancel.uring import Ring, limbo
+        Ring._cancel_all = lambda *_: False
+        limbo.sweep = lambda: len(limbo._waiting)  # the barrier never hangs up
+        read_end, write_end = os.pipe()
+        ring = Ring(8)
+        sqe = ring.get_sqe()
+        sqe.prep_read(read_end, bytearray(4096))
+        ring.submit()
+        limbo.keep(os.dup(read_end), bytearray(4096))
+        limbo._at_exit()
+        assert _lifetime.kept() == 1
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_forked_child_can_do_nothing_to_its_parents_ring(pipe: tuple[int, int]) -> None:
+    ring = Ring(8)
+    buffer = pending_read(ring, pipe[0])
+    group = ring.prep_nop_many
+    number = ring.fileno()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of forks with threads
+        pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            for call in (ring.submit, ring.wait, ring.get_sqe, ring.fileno, lambda: group([1])):
+                try:
+                    call()
+                except RuntimeError as error:
+                    assert "parent" in str(error)
+                else:
+                    os._exit(2)
+            ring.close()
+            ring.close()
+            try:
+                os.fstat(number)
+                status = 3
+            except OSError:
+                status = 0
+            del ring
+            gc.collect()
+            with Ring(4) as mine:  # one of its own works
+                mine.get_sqe()
+                mine.submit_and_wait(1, BOUND)
+        except BaseException:  # noqa: BLE001 - the child must not return into pytest
+            status = status or 4
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    os.write(pipe[1], b"parent")
+    [cqe] = ring.wait(1, BOUND)
+    assert cqe.res == 6
+    assert buffer[:6] == b"parent"
+    ring.close()
+
+
+def test_after_a_fork_that_python_does_not_see_the_child_keeps_off() -> None:
+    done = run_python(
+        """
+        import ctypes, gc, os
+        from iocancel.uring import Ring
+        libc = ctypes.CDLL(None)
+        r, w = os.pipe()
+        ring = Ring(8)
+        sqe = ring.get_sqe()
+        sqe.prep_read(r, bytearray(16))
+        sqe.user_data = 1
+        ring.submit()
+        pid = libc.fork()
+        if not pid:
+            for call in (ring.submit, ring.wait, ring.peek, ring.probe, ring.register_sync_cancel):
+                try:
+                    call()
+                except RuntimeError as error:
+                    assert "parent" in str(error)
+                else:
+                    os._exit(2)
+            ring.close()
+            del ring
+            gc.collect()
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        assert status == 0, status
+        os.write(w, b"x")
+        [cqe] = ring.wait(1, 60)
+        assert cqe.res == 1
+        ring.close()
+        """
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_while_closing_leaves_the_memory_safe(
+    monkeypatch: pytest.MonkeyPatch, pipe: tuple[int, int]
+) -> None:
+    def interrupt(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    ring = Ring(4)
+    buffer = pending_read(ring, pipe[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(Ring, "_cancel_all", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ring.close()
+    assert ring.closed
+    until = time.monotonic() + BOUND
+    while limbo.sweep() and time.monotonic() < until:
+        pass
+    buffer.append(0)
+
+
+def test_the_process_token_is_this_processes_alone() -> None:
+    mine = lib.ioc_process()
+    assert mine == lib.ioc_process() != 0
+    read_end, write_end = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if not pid:
+        os.write(write_end, str(lib.ioc_process()).encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert int(os.read(read_end, 100)) != mine
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_a_ring_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(int(number) for number in os.listdir("/proc/self/fd")) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used, hard))
+    try:
+        filler = []
+        while True:
+            try:
+                filler.append(os.dup(0))
+            except OSError:
+                break
+        with pytest.raises(errors.EngineUnavailable) as caught:
+            Ring(4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in filler:
+            os.close(number)
+    assert caught.value.errno == errno.EMFILE
+    assert "RLIMIT_NOFILE" in caught.value.remedy
+
+
+def test_memory_that_is_given_back_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from iocancel.uring import core
+
+    answers = [-errno.ENOMEM, -errno.ENOMEM]
+    real = core.lib
+
+    class Lib:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def ioc_ring_setup(self, *arguments: Any) -> int:
+            return answers.pop() if answers else int(real.ioc_ring_setup(*arguments))
+
+    monkeypatch.setattr(core, "lib", Lib())
+    with Ring(4) as ring:
+        assert not ring.closed
+    answers[:] = [-errno.ENOMEM] * 100
+    with pytest.raises(errors.EngineUnavailable) as caught:
+        Ring(4)
+    assert "RLIMIT_MEMLOCK" in caught.value.reason
+    assert ffi.NULL is not None
