@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import resource
 from typing import Any
 
 import pytest
@@ -143,7 +144,7 @@ def test_the_sysctls_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert errors._sysctl("kernel/osrelease") == os.uname().release
     assert errors._sysctl("kernel/there/is/none") == ""
     assert "aio-max-nr" in errors.engine_unavailable(errno.EAGAIN, "io_setup").reason
-    monkeypatch.setattr(errors.resource, "getrlimit", lambda _: (errors.resource.RLIM_INFINITY,) * 2)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
     assert "unlimited" in errors.engine_unavailable(errno.ENOMEM, "io_uring_setup").reason
 
 

@@ -106,7 +106,7 @@ def test_the_face_loads_late_and_names_what_is_there() -> None:
     for name in iocancel.__all__:
         assert getattr(iocancel, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        iocancel.nothing  # type: ignore[attr-defined]  # noqa: B018
+        iocancel.nothing  # noqa: B018
 
 
 def test_the_builds_errors_are_one_line_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

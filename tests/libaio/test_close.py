@@ -206,7 +206,6 @@ def test_a_thread_inside_io_submit_is_not_freed(
     assert buffer == b"abcd"
     [event] = context.close()  # again, and it ends well
     assert event.res == 4
-    kernel_module.sweep()
 
 
 def test_a_slow_second_close(pipe: tuple[int, int], is_in_call: Callable[..., None]) -> None:
@@ -227,6 +226,31 @@ def test_a_slow_second_close(pipe: tuple[int, int], is_in_call: Callable[..., No
     assert context.closed
     assert context.in_flight == 0
     kernel_module.sweep()
+
+
+def test_closed_just_before_the_system_call(
+    pipe: tuple[int, int], fake: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a signal handler, and not to the end: the context is still there, the request must not be."""
+    from iocancel.libaio import ledger
+
+    fake(ioc_laio_cancel_many=lambda *_: 0)
+    context, early, late = Context(), Iocb.poll(pipe[0]), Iocb.poll(pipe[0])
+    context.submit([early])
+    fly = ledger.Ledger.fly
+
+    def closing(self: ledger.Ledger, batch: ledger.Batch) -> None:
+        fly(self, batch)
+        with pytest.warns(ResourceWarning, match="could not be closed in time"):
+            context.close(0)
+
+    monkeypatch.setattr(ledger.Ledger, "fly", closing)
+    with pytest.raises(ValueError, match="closed"):
+        context.submit([late])
+    assert early.in_flight
+    assert not late.in_flight
+    os.write(pipe[1], b"x")
+    assert [event.iocb for event in context.close()] == [early]
 
 
 def test_collected(pipe: tuple[int, int]) -> None:

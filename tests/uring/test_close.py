@@ -108,26 +108,26 @@ def test_closing_interrupts_workers(tmp_path: Any) -> None:
     assert limbo.sweep() == 0
 
 
-def test_closing_while_another_thread_waits_wakes_it(pipe: tuple[int, int]) -> None:
-    for wanted in (1, 3):
-        ring = Ring(8)
-        raised: list[BaseException] = []
+@pytest.mark.parametrize("wanted", [1, 3])
+def test_closing_while_another_thread_waits_wakes_it(wanted: int, pipe: tuple[int, int]) -> None:
+    ring = Ring(8)
+    raised: list[BaseException] = []
 
-        def wait(ring: Ring = ring, wanted: int = wanted) -> None:
-            try:
-                ring.wait(wanted, BOUND)
-            except ValueError as error:
-                raised.append(error)
+    def wait() -> None:
+        try:
+            ring.wait(wanted, BOUND)
+        except ValueError as error:
+            raised.append(error)
 
-        buffer = pending_read(ring, pipe[0])
-        thread = threading.Thread(target=wait)
-        thread.start()
-        while not ring._reaper:
-            pass
-        ring.close()
-        thread.join(BOUND)
-        assert [str(error) for error in raised] == ["the ring is closed"]
-        buffer.append(0)
+    buffer = pending_read(ring, pipe[0])
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not ring._reaper:
+        pass
+    ring.close()
+    thread.join(BOUND)
+    assert [str(error) for error in raised] == ["the ring is closed"]
+    buffer.append(0)
 
 
 def test_closing_while_another_thread_cancels_synchronously(tmp_path: Any) -> None:
@@ -265,9 +265,12 @@ def test_a_barrier_that_cannot_be_registered(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_ring_that_is_forgotten_warns_and_is_closed(pipe: tuple[int, int]) -> None:
     ring = Ring(4)
     buffer = pending_read(ring, pipe[0])
-    with pytest.warns(ResourceWarning, match="unclosed <Ring"):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         del ring
         gc.collect()
+    [warning] = [w for w in caught if "unclosed <Ring" in str(w.message)]
+    assert warning.category is ResourceWarning
     buffer.append(0)
 
 
@@ -374,7 +377,8 @@ def test_a_forked_child_can_do_nothing_to_its_parents_ring(pipe: tuple[int, int]
                 try:
                     call()
                 except RuntimeError as error:
-                    assert "parent" in str(error)
+                    if "parent" not in str(error):
+                        os._exit(5)
                 else:
                     os._exit(2)
             ring.close()
@@ -500,7 +504,7 @@ def test_memory_that_is_given_back_late_is_waited_for(monkeypatch: pytest.Monkey
     from iocancel.uring import core
 
     answers = [-errno.ENOMEM, -errno.ENOMEM]
-    real = core.lib
+    real = lib
 
     class Lib:
         def __getattr__(self, name: str) -> Any:

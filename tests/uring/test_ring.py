@@ -388,8 +388,6 @@ def test_cancelling_on_every_kind_of_ring(flags: SetupFlags, pipe: tuple[int, in
     try:
         ring = Ring(8, flags=flags, sq_thread_idle=10)
     except errors.FeatureUnavailable as error:
-        assert error.since
-        assert error.running.startswith("Linux ")
         pytest.skip(str(error))
     with ring:
         for turn in range(5):

@@ -119,6 +119,8 @@ class Kernel:
         try:
             if not self.done and self._drain(deadline):
                 self._destroy()
+            if self.done and self in _abandoned:
+                _abandoned.remove(self)
             return self.done
         finally:
             self._lock.release()
@@ -135,10 +137,12 @@ class Kernel:
             ledger.settle(batch)
         self._cancel_all()
         while ledger.flight:
-            _, res = self.reap(1, _ROOM, deadline)
+            room, res = self.reap(1, _ROOM, deadline)
             if res < 0 and not lib.ioc_laio_open(self.c):
                 return self.done  # a signal handler has closed it meanwhile
-            if (res < 0 and res != -errno.EINTR) or (ledger.flight and remaining(deadline) == 0):
+            if res < 0 and res != -errno.EINTR:
+                return False
+            if ledger.flight and res < room and remaining(deadline) == 0:
                 return False
         return True
 
@@ -237,8 +241,6 @@ def sweep() -> None:
     for kernel in list(_abandoned):
         if kernel.shut(0):
             kernel.ledger.take(0, len(kernel.ledger.ready))
-            if kernel in _abandoned:
-                _abandoned.remove(kernel)
 
 
 def unclosed(kernel: Kernel) -> None:

@@ -96,6 +96,8 @@ class Ledger:
         state = batch.state
         if state.called and not state.returned:
             return  # a thread is inside
+        if not state.called:
+            state.called = state.returned = 1  # a call that was interrupted just before C must not go on
         for index in range(state.done, len(batch.iocbs)):
             iocb = batch.iocbs[index]
             if iocb is not None:

@@ -26,7 +26,6 @@ from iocancel.uring.flags import (
     Features,
     FsyncFlags,
     MsgRingFlags,
-    Opcode,
     PollFlags,
     RecvSendFlags,
     SetupFlags,
@@ -34,6 +33,7 @@ from iocancel.uring.flags import (
     TimeoutFlags,
 )
 from iocancel.uring.memory import MsgHdr, SockAddr
+from iocancel.uring.opcodes import Opcode
 from iocancel.uring.probe import Probe, cancel_flags
 from iocancel.uring.registered import BufRing
 from iocancel.uring.ring import Ring

@@ -4,7 +4,7 @@ The kernel takes whatever bits it is given: `IOSQE_IO_DRAIN` is 2, and so is
 `IORING_ASYNC_CANCEL_FD`. Each argument here takes its own type (or a plain `int`) and nothing else.
 """
 
-from enum import IntEnum, IntFlag
+from enum import IntFlag
 from typing import TypeVar
 
 from iocancel._native import lib
@@ -16,7 +16,6 @@ __all__ = [
     "Features",
     "FsyncFlags",
     "MsgRingFlags",
-    "Opcode",
     "PollFlags",
     "RecvSendFlags",
     "SetupFlags",
@@ -245,57 +244,6 @@ class FsyncFlags(IntFlag):
     DATASYNC = lib.IORING_FSYNC_DATASYNC
     """As fdatasync(2). Linux 5.1."""
 
-
-_OPCODES = [name for name in dir(lib) if name.startswith("IORING_OP_")]
-Opcode = IntEnum(  # type: ignore[misc]
-    "Opcode",
-    sorted(((name.removeprefix("IORING_OP_"), getattr(lib, name)) for name in _OPCODES), key=lambda m: m[1]),
-)
-Opcode.__doc__ = "The kinds of request, by their C names less IORING_OP_ (io_uring_enter(2))."
-
-SINCE = {
-    **dict.fromkeys(
-        ["NOP", "READV", "WRITEV", "FSYNC", "READ_FIXED", "WRITE_FIXED", "POLL_ADD", "POLL_REMOVE"], "5.1"
-    ),
-    "SYNC_FILE_RANGE": "5.2",
-    **dict.fromkeys(["SENDMSG", "RECVMSG"], "5.3"),
-    "TIMEOUT": "5.4",
-    **dict.fromkeys(["TIMEOUT_REMOVE", "ACCEPT", "ASYNC_CANCEL", "LINK_TIMEOUT", "CONNECT"], "5.5"),
-    **dict.fromkeys(
-        [
-            "FALLOCATE",
-            "OPENAT",
-            "CLOSE",
-            "FILES_UPDATE",
-            "STATX",
-            "READ",
-            "WRITE",
-            "FADVISE",
-            "MADVISE",
-            "SEND",
-            "RECV",
-            "OPENAT2",
-            "EPOLL_CTL",
-        ],
-        "5.6",
-    ),
-    **dict.fromkeys(["SPLICE", "PROVIDE_BUFFERS", "REMOVE_BUFFERS"], "5.7"),
-    "TEE": "5.8",
-    **dict.fromkeys(["SHUTDOWN", "RENAMEAT", "UNLINKAT"], "5.11"),
-    **dict.fromkeys(["MKDIRAT", "SYMLINKAT", "LINKAT"], "5.15"),
-    "MSG_RING": "5.18",
-    **dict.fromkeys(["FSETXATTR", "SETXATTR", "FGETXATTR", "GETXATTR", "SOCKET", "URING_CMD"], "5.19"),
-    "SEND_ZC": "6.0",
-    "SENDMSG_ZC": "6.1",
-    **dict.fromkeys(["READ_MULTISHOT", "WAITID", "FUTEX_WAIT", "FUTEX_WAKE", "FUTEX_WAITV"], "6.7"),
-    "FIXED_FD_INSTALL": "6.8",
-    "FTRUNCATE": "6.9",
-    **dict.fromkeys(["BIND", "LISTEN"], "6.11"),
-    **dict.fromkeys(["RECV_ZC", "EPOLL_WAIT", "READV_FIXED", "WRITEV_FIXED"], "6.15"),
-    "PIPE": "6.16",
-    **dict.fromkeys(["NOP128", "URING_CMD128"], "6.19"),
-}
-"""The first mainline kernel of each opcode. What runs here is found out by the probe, not by this."""
 
 _Flag = TypeVar("_Flag", bound=IntFlag)
 

@@ -18,7 +18,8 @@ from typing import Any
 from iocancel._native import lib
 from iocancel.uring import memory
 from iocancel.uring.entry import MASK64, Entry
-from iocancel.uring.flags import CancelFlags, Opcode, bits
+from iocancel.uring.flags import CancelFlags, bits
+from iocancel.uring.opcodes import Opcode
 from iocancel.uring.probe import require_cancel_flags
 
 _ALL, _FD, _ANY = lib.IORING_ASYNC_CANCEL_ALL, lib.IORING_ASYNC_CANCEL_FD, lib.IORING_ASYNC_CANCEL_ANY

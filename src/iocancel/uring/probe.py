@@ -17,7 +17,8 @@ from typing import Any
 
 from iocancel import errors
 from iocancel._native import ffi, lib
-from iocancel.uring.flags import SINCE, CancelFlags, Opcode
+from iocancel.uring.flags import CancelFlags
+from iocancel.uring.opcodes import SINCE, Opcode
 
 _ENTRY = struct.Struct("=BBHiQQIIQHHIQQ")
 _CQE = struct.Struct("=QiI")
