@@ -112,6 +112,8 @@ int ioc_laio_submit(struct ioc_laio_context *c, struct iocb *iocbs, const struct
 
 	if (res)
 		return res;
+	if (batch->called) /* given up by a signal handler that closed the context just before this call */
+		return -EINVAL;
 	if (n > 64 && !(list = malloc((size_t)n * sizeof(*list))))
 		return -ENOMEM;
 	for (i = 0; i < n; i++) {

@@ -63,7 +63,7 @@ struct ioc_laio_events {
 /* What became of a submission, so that whoever was interrupted before it could store the result can
  * still tell. */
 struct ioc_laio_batch {
-	int called; /* io_submit was entered */
+	int called; /* io_submit was entered, and will not be entered again */
 	int returned; /* and left */
 	long done; /* the first `done` requests are the kernel's */
 };

@@ -4,8 +4,9 @@ import contextlib
 import errno
 import os
 import socket
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -159,9 +160,18 @@ def test_started_twice(pipe: Pipe) -> None:
     assert block.buf == b"y"
 
 
-def test_started_by_many_threads_at_once(pipe: Pipe) -> None:
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def test_started_by_many_threads_at_once(pipe: Pipe, hasty: None) -> None:
     read, write = pipe()
-    for _ in range(3 if GUEST else 30):
+    for _ in range(3 if GUEST else 200):
         block = Aiocb(read, bytearray(1))
         barrier = threading.Barrier(4)
         answers: list[object] = []

@@ -122,8 +122,7 @@ def test_drain_on_a_ring_that_has_used_skip_success(asked: Asked) -> None:
     asked.go(2, "nop", flags=SqeFlags.CQE_SKIP_SUCCESS)
     assert asked.pending(2)
     asked.go(3, "cancel64", 77, flags=SqeFlags.IO_DRAIN)
-    # From 7.x on SKIP and DRAIN may go together.
-    assert asked.end(3) in (OPNOTSUPP, NOENT)
+    assert asked.end(3) == OPNOTSUPP
 
 
 def test_check_raises_by_the_call(asked: Asked) -> None:

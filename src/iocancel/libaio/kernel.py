@@ -238,7 +238,7 @@ class Kernel:
 
 def sweep() -> None:
     """Close what could not be closed in time and has ended since."""
-    for kernel in list(_abandoned):
+    for kernel in _abandoned.copy():
         if kernel.shut(0):
             kernel.ledger.take(0, len(kernel.ledger.ready))
 

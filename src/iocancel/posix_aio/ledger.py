@@ -174,16 +174,17 @@ def launch(pairs: Sequence[tuple[Startable, Request]], call: Callable[[], int]) 
     _sweep(2)  # not all: a start must not cost more for what is stuck
     result = -1
     try:
-        for block, request in pairs:
-            old = block._request
-            if old.running() or (old.launching and old.error() == lib.IOC_AIO_NEVER):
+        olds = [block._request for block, _ in pairs]  # read once: what is looked at here is replaced below
+        for old, (_, request) in zip(olds, pairs, strict=True):
+            launching, error = old.launching, old.error()  # in this order: what is launched has an error
+            if error == errno.EINPROGRESS or (launching and error == lib.IOC_AIO_NEVER):
                 raise RuntimeError(
                     f"{request.what}: this control block is in progress ({old.what}): wait until aio_error() "
                     "is not EINPROGRESS, or use another one"
                 )
-        for block, request in pairs:
+        for old, (block, request) in zip(olds, pairs, strict=True):
             request.launching = True
-            if block._request.successor.setdefault(0, request) is not request:
+            if old.successor.setdefault(0, request) is not request:
                 raise RuntimeError(f"{request.what}: another thread has just started this control block")
             _pins[request.serial] = request  # before the C library can see it,
             block._request = request  # and before a signal can tell of its end

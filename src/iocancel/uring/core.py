@@ -315,9 +315,12 @@ class RingCore:
         return self._groups.get(bgid)
 
     def _provide(self, bgid: int, bid: int, n: int, pin: Any) -> None:
-        """Buffers that are the kernel's from now on: until they are provided again, or the ring is closed."""
-        for number in range(bid, bid + n):
-            self._provided[bgid, number] = pin
+        """Buffers that are the kernel's from now on, until the ring is closed.
+
+        A number that is provided again replaces nothing: the kernel keeps both. Memory that is provided
+        again (as one does when a buffer was used) is kept once.
+        """
+        self._provided[memory.address(pin), len(pin)] = pin
 
     def _kept(self) -> Any:
         """All that the kernel may write to, beside what the ledger pins."""
