@@ -375,6 +375,24 @@ def test_provided_buffers_stay_with_the_kernel(ring: Ring) -> None:
     assert resizable(area)
 
 
+def test_a_number_that_is_provided_again_replaces_nothing(ring: Ring, pipe: tuple[int, int]) -> None:
+    first, second = bytearray(64), bytearray(64)
+    for area in (first, second, second):
+        sqe = ring.get_sqe()
+        sqe.prep_provide_buffers(area, 64, 5, 0)
+        ring.submit()
+        assert ring.wait(1, BOUND)[0].check() >= 0
+    assert not resizable(first)
+    assert not resizable(second)
+    assert len(ring._provided) == 2
+    os.write(pipe[1], b"x")
+    sqe = ring.get_sqe()
+    sqe.prep_read(pipe[0], None, 0, nbytes=64, buf_group=5)
+    ring.submit()
+    assert ring.wait(1, BOUND)[0].check() == 1
+    assert first[:1] + second[:1] in (b"x\0", b"\0x")
+
+
 def test_messages_and_addresses(ring: Ring) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))

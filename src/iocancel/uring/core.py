@@ -314,7 +314,7 @@ class RingCore:
         """What a request that picks from a group may write to."""
         return self._groups.get(bgid)
 
-    def _provide(self, bgid: int, bid: int, n: int, pin: Any) -> None:
+    def _provide(self, pin: Any) -> None:
         """Buffers that are the kernel's from now on, until the ring is closed.
 
         A number that is provided again replaces nothing: the kernel keeps both. Memory that is provided

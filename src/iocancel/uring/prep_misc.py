@@ -84,7 +84,7 @@ class PrepMisc(Requests):
             pins=(pin,),
         )
         # The request ends at once, the kernel's use of the memory does not.
-        self._ring._provide(group, first, many, pin)  # type: ignore[union-attr]
+        self._ring._provide(pin)  # type: ignore[union-attr]
 
     def prep_remove_buffers(self, nr: int, bgid: int) -> None:
         """Take buffers out of a group (io_uring_prep_remove_buffers(3)). Linux 5.7.
