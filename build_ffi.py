@@ -86,10 +86,15 @@ def make() -> FFI:
         "".join(f'#include "{part}.h"\n' for part in PARTS),
         sources=[os.path.relpath(CSRC / f"{part}.c", ROOT) for part in PARTS],
         depends=[os.path.relpath(p, ROOT) for p in sorted(CSRC.glob("*.h"))],
-        include_dirs=[os.path.relpath(CSRC, ROOT)],
         libraries=LIBRARIES,
         define_macros=[("_GNU_SOURCE", None), *((f"HAVE_{n}", "1") for n in sorted(available(wanted)))],
-        extra_compile_args=["-std=gnu11", *(WARNINGS if os.environ.get("IOCANCEL_WERROR") == "1" else [])],
+        # -iquote: csrc/libaio.h has the system header's name, and must not be found in its place.
+        extra_compile_args=[
+            "-std=gnu11",
+            "-iquote",
+            os.path.relpath(CSRC, ROOT),
+            *(WARNINGS if os.environ.get("IOCANCEL_WERROR") == "1" else []),
+        ],
     )
     return builder
 

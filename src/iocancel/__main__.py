@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 import iocancel
 
@@ -52,24 +54,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     try:
-        if options.command == "doctor":
-            from iocancel import doctor
-
-            status = doctor.main(options.json)
-        else:
-            from iocancel import demo
-
-            status = demo.main(options.json)
-        sys.stdout.flush()
+        # Where there is no standard output at all (`>&-`), the exit status is the answer.
+        with contextlib.nullcontext(sys.stdout) if sys.stdout else open(os.devnull, "w") as out:
+            status = _run(options.command, options.json, out)
+            out.flush()
     except BrokenPipeError:
-        # Whoever read has gone (`iocancel doctor | head`): nothing more can be said, also not at exit.
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, sys.stdout.fileno())
-        os.close(devnull)
+        _forget_output()  # whoever read it has gone, as after `iocancel doctor | head`
+        return 1
+    except OSError as error:
+        print(f"iocancel: the output could not be written: {error}", file=sys.stderr)
+        _forget_output()
         return 1
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _run(command: str, as_json: bool, out: TextIO) -> int:
+    if command == "doctor":
+        from iocancel import doctor
+
+        return doctor.main(as_json, out)
+    from iocancel import demo
+
+    return demo.main(as_json, out)
+
+
+def _forget_output() -> None:
+    """Sends what is still in a buffer nowhere, so that the interpreter's exit does not try it again."""
+    with contextlib.suppress(OSError, ValueError):
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
 
 
 if __name__ == "__main__":

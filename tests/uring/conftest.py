@@ -17,7 +17,7 @@ import pytest
 
 import iocancel
 from iocancel import FeatureUnavailable, _lifetime
-from iocancel.uring import Ring, SetupFlags, cancel_flags, limbo
+from iocancel.uring import Ring, cancel_flags, limbo
 
 from .helpers import BOUND, GUEST, Asked, need, until
 
@@ -53,12 +53,10 @@ def probed() -> None:
     cancel_flags()
 
 
-def make_ring(
-    entries: int = 64, flags: SetupFlags = SetupFlags(0), cq_entries: int | None = None, sq_thread_idle: int = 0
-) -> Ring:
+def make_ring(entries: int, flags: int, cq_entries: int | None) -> Ring:
     """A ring, or a skip where this kernel has none of this kind."""
     try:
-        return Ring(entries, flags=flags, cq_entries=cq_entries, sq_thread_idle=sq_thread_idle)
+        return Ring(entries, flags=flags, cq_entries=cq_entries)
     except FeatureUnavailable as error:
         need(False, str(error))
         raise
@@ -69,10 +67,8 @@ def open_ring() -> Iterator[Callable[..., Asked]]:
     """Opens rings of any kind (`entries, flags, cq_entries`), closed at the end of the test."""
     rings: list[Ring] = []
 
-    def make(
-        entries: int = 64, flags: SetupFlags = SetupFlags(0), cq_entries: int | None = None, sq_thread_idle: int = 0
-    ) -> Asked:
-        rings.append(make_ring(entries, flags, cq_entries, sq_thread_idle))
+    def make(entries: int = 64, flags: int = 0, cq_entries: int | None = None) -> Asked:
+        rings.append(make_ring(entries, flags, cq_entries))
         return Asked(rings[-1])
 
     yield make
@@ -194,7 +190,8 @@ def slow_disk() -> Iterator[Path]:
     need(folder.parent.is_dir(), "no null_blk in this kernel (or not loaded)")
     folder.mkdir()
     try:
-        for name, value in {"irqmode": 2, "completion_nsec": int(DELAY * 1e9), "size": 64, "power": 1}.items():
+        settings = {"irqmode": 2, "completion_nsec": int(DELAY * 1e9), "size": 64, "power": 1}
+        for name, value in settings.items():
             (folder / name).write_text(f"{value}\n")
         device = Path(f"/dev/nullb{(folder / 'index').read_text().strip()}")
         if not device.exists():

@@ -31,7 +31,7 @@ PENDING = {
 
 
 class Scene:
-    """Five requests on two pipes, of two kinds, with two user_data; slot 0 is the first pipe, 1 a third one."""
+    """Five requests on two pipes, of two kinds, with two user_data; slot 0 is pipe A, 1 a third one."""
 
     def __init__(self, asked: Asked, pipes: Callable[[], tuple[int, int]]) -> None:
         self.asked = asked
@@ -72,7 +72,7 @@ def scene(asked: Asked, pipes: Callable[[], tuple[int, int]]) -> Scene:
     return Scene(asked, pipes)
 
 
-def matches(flags: CancelFlags, user_data: int, pipe: int | None, opcode: int) -> set[tuple[int, Opcode, int]]:
+def matches(flags: CancelFlags, user_data: int, pipe: int, opcode: int) -> set[tuple[int, Opcode, int]]:
     """What facts.md 2.1 says."""
     if flags & ANY:
         return set(PENDING)

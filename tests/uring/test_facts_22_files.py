@@ -86,9 +86,7 @@ def test_after_close_only_the_user_data_finds_it(asked: Asked, pipe: tuple[int, 
     assert asked.end(1) == CANCELED
 
 
-def test_user_data_of_a_cancel_by_fd_is_ignored_without_userdata(
-    asked: Asked, pipe: tuple[int, int]
-) -> None:
+def test_user_data_of_a_cancel_by_fd_is_ignored_without_userdata(asked: Asked, pipe: tuple[int, int]) -> None:
     asked.go(5, "poll_add", pipe[0], select.POLLIN)
     sqe = asked.put(6, "cancel_fd", pipe[0])
     assert sqe.user_data != 5

@@ -185,9 +185,7 @@ def test_a_close_with_linger_0_brings_the_notification(
     notified(asked)
 
 
-def test_a_disconnect_brings_the_notification(
-    asked: Asked, tcp: tuple[socket.socket, socket.socket]
-) -> None:
+def test_a_disconnect_brings_the_notification(asked: Asked, tcp: tuple[socket.socket, socket.socket]) -> None:
     send_zc(asked, tcp)
     unspecified = struct.pack("H14x", socket.AF_UNSPEC)
     assert asked.ask("connect", tcp[0], unspecified) == 0

@@ -1,4 +1,4 @@
-"""facts.md 2.5: what a cancel does to links, link timeouts and IO_DRAIN; a target in the middle of them (2.4)."""
+"""facts.md 2.5: cancels and links, link timeouts, IO_DRAIN; and targets inside of these (2.4)."""
 
 from __future__ import annotations
 

@@ -113,10 +113,10 @@ def _play(system: str, scene: Scene[_T], stage: _T) -> Row:
 
     try:
         return row(scene.play(stage))
-    except EngineUnavailable:
-        raise
+    except EngineUnavailable as error:  # of something that a scene needs for itself
+        return row(note=f"not here: {error}")
     except FeatureUnavailable as error:
-        return row(note=f"not on this kernel: needs {needs(error)}")
+        return row(note=f"not here: needs {needs(error)}")
     except NotHere as error:
         return row(note=f"not here: needs {error}")
     except Exception as error:  # noqa: BLE001 - whatever went wrong, the row is wrong, and the others are shown

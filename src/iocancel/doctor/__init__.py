@@ -27,6 +27,8 @@ from iocancel.errors import EngineUnavailable
 from iocancel.libaio import Context
 from iocancel.uring import Ring
 
+_ENTRIES = 128
+
 __all__ = ["Finding", "Reach", "Report", "System", "examine", "main"]
 
 
@@ -61,18 +63,20 @@ def _missing(system: System, error: EngineUnavailable) -> list[Finding]:
 
 def _uring() -> list[Finding]:
     try:
-        ring = Ring(128)
+        live = Live(Ring(_ENTRIES))
     except EngineUnavailable as error:
         return _missing("io_uring", error)
     findings = [Finding("io_uring", "system", "io_uring", True, "a ring could be set up")]
-    live = Live(ring)
     try:
-        findings += rings.opcodes(ring)
+        findings += rings.opcodes(live.ring)
         for check in (*mechanisms.FLAGS, *mechanisms.MECHANISMS, *streams.KINDS, *waits.KINDS):
             findings.append(found("io_uring", check, live))
             if not live.finish():  # what does not end must not disturb the others
                 live.ring.close(timeout=0)
-                live = Live(Ring(128))
+                live = Live(Ring(_ENTRIES))
+    except EngineUnavailable as error:
+        why = f"the examination ended here: {error.reason or error}"
+        findings.append(Finding("io_uring", "mechanism", "another ring", False, why, error.remedy))
     finally:
         live.ring.close()
     return findings + rings.set_ups()
@@ -109,8 +113,8 @@ def main(as_json: bool = False, out: TextIO | None = None) -> int:
     Returns:
         The exit status: 0 when at least one of the three systems works here, 1 when none does.
     """
-    out = sys.stdout if out is None else out
     report = examine()
+    out = sys.stdout if out is None else out
     if as_json:
         print(json.dumps(report.as_dict(), indent=2), file=out)
     else:

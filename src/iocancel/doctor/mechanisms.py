@@ -99,17 +99,16 @@ def _skip(live: Live) -> Seen:
         number = live.start(lambda sqe: sqe.prep_poll_add(read_end, select.POLLIN))
         cancel = live.put(lambda sqe: sqe.prep_cancel64(number), SqeFlags.CQE_SKIP_SUCCESS)
         live.go()
-        res = live.final(number).res
+        live.collect(lambda: live.ended(number) is not None or live.ended(cancel) is not None)
         # Whatever the cancel has to say is there when a later request has ended.
         live.ask(lambda sqe: sqe.prep_nop())
-        said = live.ended(cancel)
-    if said is None:
-        live.forget(cancel)
-    elif said.res == -errno.EINVAL:
+        said, cqe = live.ended(cancel), live.ended(number)
+    if said is not None:
         said.check()
-    return _must(
-        said is None and res == -errno.ECANCELED, f"{code(res)}, and no completion of the cancel's own"
-    )
+        raise Wrong(f"it had a completion all the same: {code(said.res)}")
+    live.forget(cancel)
+    res = 0 if cqe is None else cqe.res
+    return _must(res == -errno.ECANCELED, f"{code(res)}, and no completion of the cancel's own")
 
 
 def _refusable(live: Live, prepare: Prepare) -> int:

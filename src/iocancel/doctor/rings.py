@@ -7,9 +7,8 @@ import select
 
 from iocancel.doctor.live import Live, code, pipe
 from iocancel.doctor.report import Check, Finding, Seen, Wrong, found
-from iocancel.errors import EngineUnavailable
 from iocancel.uring import Opcode, Ring, SetupFlags
-from iocancel.uring.opcodes import SINCE
+from iocancel.uring.flags import SINCE
 
 __all__ = ["opcodes", "set_ups"]
 
@@ -72,8 +71,6 @@ def opcodes(ring: Ring) -> list[Finding]:
     """Asks the kernel which kinds of request it has."""
     try:
         probe = ring.probe()
-    except EngineUnavailable:
-        raise
     except OSError as error:
         return [
             Finding("io_uring", "opcode", "IORING_REGISTER_PROBE", False, str(error), "Linux 5.6 or later")

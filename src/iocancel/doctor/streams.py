@@ -15,6 +15,7 @@ __all__ = ["KINDS"]
 
 KINDS: Checks[Live] = Checks("request")
 _BIG = 1 << 20
+_HUGE = 1 << 26  # more than any socket's buffers hold
 
 
 @KINDS.add("read (empty pipe)")
@@ -95,14 +96,18 @@ def _recvmsg(live: Live) -> Seen:
         return blocked(live, lambda sqe: sqe.prep_recvmsg(here, MsgHdr([bytearray(8)])))
 
 
-@KINDS.add("recv with MSG_WAITALL, of which a part came", "5.19")
+@KINDS.add("recv with MSG_WAITALL, of which a part came", "6.1")
 def _recv_part(live: Live) -> Seen:
     with sockets() as (here, there):
         there.send(b"one")
-        number = live.start(lambda sqe: sqe.prep_recv(here, bytearray(8), socket.MSG_WAITALL))
+        buffer = bytearray(8)
+        number = live.start(lambda sqe: sqe.prep_recv(here, buffer, socket.MSG_WAITALL))
         if (early := live.ended(number)) is not None:
             raise Wrong(f"this kernel does not wait for all: it ended with {code(early.res)}")
-        return end(*live.cancel(number), 8)
+        answer, cqe = live.cancel(number)
+        if cqe.res < 0 and any(buffer):
+            raise Wrong(f"it had taken 3 bytes, and ended with {code(cqe.res)}: nobody is told of them")
+        return end(answer, cqe, 8)
 
 
 @KINDS.add("multishot recv", "6.0")
@@ -118,22 +123,26 @@ def _send(live: Live) -> Seen:
         return blocked(live, lambda sqe: sqe.prep_send(here, bytes(_BIG), socket.MSG_NOSIGNAL), whole=_BIG)
 
 
-@KINDS.add("send with MSG_WAITALL, of which a part went", "5.19")
+@KINDS.add("send with MSG_WAITALL, of which a part went", "6.1")
 def _send_part(live: Live) -> Seen:
-    with tcp() as (here, _):
+    with tcp() as (here, there):
+        data = bytes(_HUGE)
         flags = socket.MSG_NOSIGNAL | socket.MSG_WAITALL
-        data = bytes(64 * _BIG)
         number = live.start(lambda sqe: sqe.prep_send(here, data, flags))
         if (early := live.ended(number)) is not None:
             raise Wrong(f"this kernel does not wait for all: it ended with {code(early.res)}")
-        return end(*live.cancel(number), len(data))
+        answer, cqe = live.cancel(number)
+        there.setblocking(False)
+        if cqe.res < 0 and there.recv(1):
+            raise Wrong(f"it had sent a part, and ended with {code(cqe.res)}: nobody is told of it")
+        return end(answer, cqe, len(data))
 
 
 @KINDS.add("zero-copy send, of which a part went", "6.0")
 def _send_zc(live: Live) -> Seen:
     with tcp() as (here, there):
         flags = socket.MSG_NOSIGNAL | socket.MSG_WAITALL
-        data = bytes(64 * _BIG)
+        data = bytes(_HUGE)
         number = live.start(lambda sqe: sqe.prep_send_zc(here, data, flags))
         early = live.ended(number)
         if early is not None:

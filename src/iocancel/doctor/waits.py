@@ -10,7 +10,7 @@ import subprocess
 from iocancel.doctor.live import Live, NotHere, code, direct_file, folder, pipe
 from iocancel.doctor.reach import blocked, end, multishot, until_begun
 from iocancel.doctor.report import Checks, Seen
-from iocancel.doctor.workers import blocked_open, queued_write
+from iocancel.doctor.workers import blocked_open, queued_open
 from iocancel.uring import SqeFlags, TimeoutFlags
 
 __all__ = ["KINDS"]
@@ -137,8 +137,8 @@ def _read_direct(live: Live) -> Seen:
 @KINDS.add("any, queued for a worker")
 def _queued(live: Live) -> Seen:
     del live  # it has workers already
-    answer, cqe, _ = queued_write()
-    return end(answer, cqe, 5)
+    answer, cqe, _ = queued_open()
+    return end(answer, cqe)
 
 
 @KINDS.add("any, linked behind another (which is cancelled)")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from iocancel.doctor.live import LIMIT, Live, NotHere, Overdue, folder
 from iocancel.uring import Cqe, Ring, SqeFlags
 
-__all__ = ["blocked_open", "queued_write"]
+__all__ = ["blocked_open", "queued_open"]
 
 _PAUSES = (0.001, 0.004, 0.016, 0.064, 0.256)
 
@@ -35,50 +35,52 @@ def blocked_open(live: Live, cancel: Callable[[int], int]) -> None:
                 return
 
 
-def queued_write() -> tuple[int, Cqe, int]:
-    """Cancels a file's write that waits for a worker.
+def queued_open() -> tuple[int, Cqe, bool]:
+    """Cancels the open of a new file that waits for a worker.
 
-    A thread of its own has workers of its own: only one, which is blocked in the open of a FIFO.
+    A thread of its own has workers of its own: only one, which is blocked in the open of a FIFO. (What is
+    queued has to be of the same kind: a write to a file has another set of workers on newer kernels.)
 
     Returns:
-        The cancel's answer, the write's completion, and the file's size after it.
+        The cancel's answer, the open's completion, and whether the file was made.
 
     Raises:
         NotHere: the kernel can't limit the number of workers.
     """
-    said: list[tuple[int, Cqe, int] | BaseException] = []
+    said: list[tuple[int, Cqe, bool] | BaseException] = []
 
     def work() -> None:
         try:
-            said.append(_queued_write())
+            said.append(_queued_open())
         except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
             said.append(error)
 
-    thread = threading.Thread(target=work, name="iocancel-queued-write")
+    thread = threading.Thread(target=work, name="iocancel-queued-open")
     thread.start()
     thread.join(3 * LIMIT)
     if not said:
-        raise Overdue("the thread with a queued write did not come to its end")
+        raise Overdue("the thread with a queued open did not come to its end")
     if isinstance(said[0], BaseException):
         raise said[0]
     return said[0]
 
 
-def _queued_write() -> tuple[int, Cqe, int]:
-    with Ring(8) as ring, folder() as there, (there / "file").open("wb", 0) as file:
+def _queued_open() -> tuple[int, Cqe, bool]:
+    with Ring(8) as ring, folder() as there:
         try:
-            ring.register_iowq_max_workers(1, 0)
+            ring.register_iowq_max_workers(1, 1)
         except OSError as error:
             if error.errno == errno.EINVAL:
                 raise NotHere("Linux 5.15 (IORING_REGISTER_IOWQ_MAX_WORKERS)") from None
             raise
         os.mkfifo(there / "fifo")
-        path = str(there / "fifo")
+        fifo, file = str(there / "fifo"), there / "file"
+        how = os.O_WRONLY | os.O_CREAT
         live = Live(ring)
         try:
-            live.start(lambda sqe: sqe.prep_open(path, os.O_RDONLY), SqeFlags.ASYNC, fd=True)
-            write = live.start(lambda sqe: sqe.prep_write(file, b"never", 0), SqeFlags.ASYNC)
-            answer, cqe = live.cancel(write)
+            live.start(lambda sqe: sqe.prep_open(fifo, os.O_RDONLY), SqeFlags.ASYNC, fd=True)
+            late = live.start(lambda sqe: sqe.prep_open(str(file), how), SqeFlags.ASYNC, fd=True)
+            answer, cqe = live.cancel(late)
         finally:
             live.finish()
-        return answer, cqe, os.fstat(file.fileno()).st_size
+        return answer, cqe, file.exists()

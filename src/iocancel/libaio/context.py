@@ -26,18 +26,13 @@ from iocancel.libaio.flags import Opcode, whole
 from iocancel.libaio.iocb import Iocb
 from iocancel.libaio.kernel import Kernel, after, sweep, unclosed
 from iocancel.libaio.ledger import Batch, records
+from iocancel.libaio.refusal import refused
 from iocancel.libaio.request import claims
 
 __all__ = ["Context"]
 
 _INT_MAX = (1 << 31) - 1
 _COLLECTED = 1.0  # seconds that the finalizer of a context that nobody closed may take
-_SUBMIT_HINTS = {
-    errno.EAGAIN: "the context has no room for another request: reap events first",
-    errno.EBADF: "its fd, or its eventfd, is not open (or not for this)",
-    errno.EOPNOTSUPP: "the kernel, or the file, does not support its rw_flags",
-    errno.EPERM: "its I/O priority needs a privilege (CAP_SYS_NICE), or io_submit is forbidden here",
-}
 
 
 class Context:
@@ -131,7 +126,7 @@ class Context:
             kernel.left()
         if res < 0:
             self._still_open("io_submit")
-            raise _refused(res, listed[0])
+            raise refused(res, listed[0])
         return res
 
     def cancel(self, iocb: Iocb) -> Event | None:
@@ -339,17 +334,3 @@ class Context:
 def _one(iocb: object) -> None:
     if not isinstance(iocb, Iocb):
         raise TypeError(f"an Iocb is wanted (Iocb.poll(), Iocb.pread() ...), not {type(iocb).__name__}")
-
-
-def _refused(res: int, iocb: Iocb) -> OSError:
-    """The exception for the first request of a submission."""
-    hint = _SUBMIT_HINTS.get(-res, "")
-    if res == -errno.EINVAL and iocb.opcode is Opcode.POLL:
-        hint = "a poll of this file needs more than one wait queue (a FIFO open for both, a pty's master)"
-    elif res == -errno.EINVAL:
-        hint = "the file can't do this, or offset, length, alignment (O_DIRECT) or priority is wrong"
-    try:
-        errors.check(res, "io_submit")
-    except OSError as error:
-        return type(error)(-res, f"{error.strerror}: {iocb!r}" + (f": {hint}" if hint else ""))
-    raise AssertionError(res)
