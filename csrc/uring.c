@@ -435,6 +435,7 @@ int ioc_cancel_one(struct ioc_ring *r, uint64_t target, uint64_t user_data, unsi
 {
 	struct io_uring_sqe sqe;
 	struct ioc_out *out = r->out;
+	unsigned wanted = how & 0xffff;
 	int res;
 
 	if (out->token == seen)
@@ -443,7 +444,7 @@ int ioc_cancel_one(struct ioc_ring *r, uint64_t target, uint64_t user_data, unsi
 	memset(&sqe, 0, sizeof(sqe));
 	io_uring_prep_cancel64(&sqe, target, (int)(how >> 16));
 	sqe.user_data = user_data;
-	res = one(r, &sqe, how & 0xffff, out);
+	res = one(r, &sqe, wanted > out->n ? wanted - out->n : 0, out);
 	if (res < 0)
 		return res;
 	if (out->n && out->others)

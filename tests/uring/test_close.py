@@ -160,6 +160,9 @@ def test_close_inside_ones_own_wait_says_so(pipe: tuple[int, int]) -> None:
     raised: list[str] = []
 
     def handler(*_: object) -> None:
+        if not ring._reaper:  # too early: the wait has not begun
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            return
         try:
             ring.close()
         except RuntimeError as error:

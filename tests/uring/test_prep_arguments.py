@@ -32,7 +32,7 @@ FINE = (TypeError, ValueError, OverflowError)
 class FakeRing:
     """As much of a ring as preparing takes."""
 
-    def _provide(self, bgid: int, bid: int, n: int, pin: Any) -> None:
+    def _provide(self, pin: Any) -> None:
         pass
 
     def _unique(self) -> int:

@@ -37,7 +37,7 @@ LEFT_OUT = {"rw", "uring_cmd", "uring_cmd128", "nop128"}
 class FakeRing:
     """As much of a ring as preparing takes."""
 
-    def _provide(self, bgid: int, bid: int, n: int, pin: Any) -> None:
+    def _provide(self, pin: Any) -> None:
         pass
 
     def _unique(self) -> int:
