@@ -221,8 +221,6 @@ def test_thousands_of_numbers_are_counted(ring: Ring, pipe: tuple[int, int]) -> 
         ring.prep_cancel64_many(targets, 7)
         ring.submit_and_reap(0)
     ring.peek()
-    left = [n for n in waiting]
-    assert len(left) == 1500
     buffer = bytearray(1)
     sqe = ring.get_sqe()
     sqe.prep_read(pipe[0], buffer)

@@ -86,15 +86,6 @@ def test_after_close_only_the_user_data_finds_it(asked: Asked, pipe: tuple[int, 
     assert asked.end(1) == CANCELED
 
 
-def test_user_data_of_a_cancel_by_fd_is_ignored_without_userdata(asked: Asked, pipe: tuple[int, int]) -> None:
-    asked.go(5, "poll_add", pipe[0], select.POLLIN)
-    sqe = asked.put(6, "cancel_fd", pipe[0])
-    assert sqe.user_data != 5
-    asked.ring.submit()
-    assert asked.end(6) == 0
-    assert asked.end(5) == CANCELED
-
-
 def test_an_object_with_fileno(asked: Asked, pair: tuple[socket.socket, socket.socket]) -> None:
     asked.go(1, "recv", pair[0], bytearray(8))
     assert asked.cancel_fd(pair[0]) == 0

@@ -214,6 +214,10 @@ def test_epoll_wait_can_be_cancelled(asked: Asked, pipe: tuple[int, int]) -> Non
         assert asked.end(1) == CANCELED
 
 
+# 5.15's io_uring (in Debian's 5.10) forgets what went before the cancel: -ECANCELED, and the bytes are gone.
+FORGETS = -125
+
+
 @pytest.mark.parametrize("call", ["recv", "recvmsg"])
 def test_a_partial_receive_ends_with_its_bytes(
     asked: Asked, pair: tuple[socket.socket, socket.socket], call: str
@@ -221,25 +225,26 @@ def test_a_partial_receive_ends_with_its_bytes(
     buffer = bytearray(10)
     pair[1].send(b"abc")
     asked.go(1, call, pair[0], buffer if call == "recv" else MsgHdr([buffer]), WAITALL)
-    # Before Linux 5.19 it ends by itself, short, and then there is nothing to cancel.
-    assert asked.cancel(1) in ((0,) if CancelFlags.ALL in cancel_flags() else (0, NOENT))
-    assert asked.end(1) == 3
+    assert asked.cancel(1) == 0
+    res = asked.end(1)
+    assert res == 3 or (res == FORGETS and not cancel_flags())
     assert buffer[:3] == b"abc"
+    pair[0].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        pair[0].recv(8)
 
 
 def test_a_partial_send_ends_with_its_bytes(asked: Asked, pair: tuple[socket.socket, socket.socket]) -> None:
     data = os.urandom(1 << 22)
     asked.go(1, "send", pair[0], data, WAITALL)
-    assert asked.cancel(1) in ((0,) if CancelFlags.ALL in cancel_flags() else (0, NOENT))
+    assert asked.cancel(1) == 0
     sent = asked.end(1)
-    assert 0 < sent < len(data)
     received = b""
-    pair[1].setblocking(False)
-    while len(received) < sent:
+    while select.select([pair[1]], [], [], 0)[0]:
         received += pair[1].recv(1 << 20)
-    assert received == data[:sent]
-    with pytest.raises(BlockingIOError):
-        pair[1].recv(1)
+    assert 0 < len(received) < len(data)
+    assert received == data[: len(received)]
+    assert sent == len(received) or (sent == FORGETS and not cancel_flags())
 
 
 def test_other_rings_are_not_seen(

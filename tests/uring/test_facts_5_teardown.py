@@ -14,7 +14,7 @@ import pytest
 
 from iocancel.uring import Opcode, Ring, SqeFlags, limbo
 
-from .helpers import BOUND, INTERRUPTED, RING_KINDS, Asked, need_op, rounds, until, until_blocked
+from .helpers import BOUND, INTERRUPTED, RING_KINDS, Asked, need, need_op, rounds, until, until_blocked
 
 CANCELED, NOENT = -125, -2
 
@@ -163,6 +163,47 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     )
     assert done.stdout.split() == ["True", "True", "0"]
+
+
+def test_a_child_does_not_defeat_the_barrier(run: Run) -> None:
+    """10.3: a ring that closed with a send pending is let go of although a child lives."""
+    done = run(
+        """
+import socket, time
+from iocancel.uring import limbo
+server = socket.create_server(("127.0.0.1", 0))
+a = socket.create_connection(server.getsockname())
+b, _ = server.accept()
+ring = Ring(8)
+if not ring.probe().supports(Opcode.SEND_ZC):
+    print("lacking")
+    sys.exit(ring.close())
+sqe = ring.get_sqe()
+sqe.prep_send_zc(a, bytes(1 << 23), socket.MSG_WAITALL)
+sqe.user_data = 1
+ring.submit()
+stop, go_on = os.pipe()
+child = os.fork()
+if not child:
+    for thing in (a, b, server):
+        thing.close()
+    os.close(go_on)
+    os.read(stop, 1)
+    os._exit(0)
+ring.close(timeout=0)
+print(limbo.sweep())
+for thing in (a, b, server):
+    thing.close()
+deadline = time.monotonic() + 60
+while limbo.sweep() and time.monotonic() < deadline:
+    os.sched_yield()
+print(limbo.sweep(), os.waitpid(child, os.WNOHANG) == (0, 0))
+os.close(go_on)
+os.waitpid(child, 0)
+"""
+    )
+    need(done.stdout != "lacking\n", "SEND_ZC is of Linux 6.0")
+    assert done.stdout.split() == ["1", "0", "True"]
 
 
 def test_a_child_can_neither_use_nor_cancel(run: Run) -> None:

@@ -37,9 +37,9 @@ def buffered(slow_disk: Path) -> Iterator[int]:
 
 
 @pytest.fixture
-def page() -> Iterator[mmap.mmap]:
-    with mmap.mmap(-1, SIZE) as memory:
-        yield memory
+def page() -> mmap.mmap:
+    """Not closed here: the ring may still hold it, and is closed later."""
+    return mmap.mmap(-1, SIZE)
 
 
 @pytest.fixture

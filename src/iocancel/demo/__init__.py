@@ -15,6 +15,7 @@ import dataclasses
 import json
 import platform
 import sys
+import textwrap
 from typing import Any, TextIO, TypeVar
 
 from iocancel.demo import libaio as _libaio
@@ -75,7 +76,9 @@ def run() -> Show:
         try:
             rows += show(system)
         except EngineUnavailable as error:
-            missing[system] = f"{error.reason}. {error.remedy}" if error.reason else str(error)
+            missing[system] = (
+                f"{error.reason}. What would help: {error.remedy}." if error.reason else str(error)
+            )
     return Show(tuple(rows), missing)
 
 
@@ -134,12 +137,12 @@ def main(as_json: bool = False, out: TextIO | None = None) -> int:
         The exit status: 0 when at least one system could be had and everything that was tried came out as
         it must, 1 otherwise. What this kernel lacks does not count.
     """
-    out = sys.stdout if out is None else out
     show = run()
+    where: TextIO = sys.stdout if out is None else out
     if as_json:
-        print(json.dumps(show.as_dict(), indent=2), file=out)
+        print(json.dumps(show.as_dict(), indent=2), file=where)
     else:
-        out.write(render(show, Painter(out), width_of(out)))
+        where.write(render(show, Painter(where), width_of(where)))
     return 0 if show.ok else 1
 
 
@@ -155,11 +158,11 @@ def render(show: Show, paint: Painter, width: int) -> str:
     head = ("what was started", "how it was cancelled", "the cancel's answer", "how it ended", "as it must")
     for system, title in _TITLES.items():
         rows = [_cells(row) for row in show.rows if row.system == system]
-        text += paint(title, "head") + "\n"
-        text += (
-            table(head, rows, 4, paint, width) if rows else f"not to be had here: {show.missing[system]}\n"
-        )
-        text += "\n"
+        if rows:
+            text += paint(title, "head") + "\n" + table(head, rows, 4, paint, width) + "\n"
+        elif system in show.missing:
+            why = textwrap.fill(f"not to be had here: {show.missing[system]}", max(width, 40))
+            text += f"{paint(title, 'head')}\n{why}\n\n"
     tried = [row for row in show.rows if row.as_it_must is not None]
     good = sum(bool(row.as_it_must) for row in tried)
     text += f"{good} of {len(tried)} came out as they must"

@@ -6,7 +6,8 @@ import os
 import socket
 
 from iocancel.demo.row import Scenes, Shown
-from iocancel.doctor.live import LIMIT, Overdue, code, folder, pipe, sockets
+from iocancel.doctor.live import LIMIT, Overdue, code
+from iocancel.doctor.props import folder, pipe, sockets
 from iocancel.errors import CancelNotFound
 from iocancel.libaio import Context, Event, Iocb, PollEvents
 

@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterator
 
 from iocancel.demo.row import Scenes, Shown
-from iocancel.doctor.live import LIMIT, Overdue, pipe
+from iocancel.doctor.live import LIMIT, Overdue
 from iocancel.doctor.machine import is_glibc
+from iocancel.doctor.props import pipe
 from iocancel.posix_aio import Aiocb, CancelStatus, aio_cancel, aio_error, aio_read, aio_return, aio_suspend
 
 __all__ = ["SCENES"]

@@ -7,10 +7,10 @@ import errno
 import os
 import select
 import socket
-import threading
 
 from iocancel.demo.row import Scenes, Shown, answered, ended
-from iocancel.doctor.live import LIMIT, Live, NotHere, Overdue, code, folder, pipe, sockets, stopped
+from iocancel.doctor.live import Live, NotHere, code, interrupted
+from iocancel.doctor.props import folder, pipe, sockets
 from iocancel.doctor.workers import blocked_open, queued_open
 from iocancel.uring import CancelFlags, SqeFlags, cancel_flags
 
@@ -27,8 +27,13 @@ def _needs(flag: CancelFlags, since: str) -> None:
 
 
 def _gone(answer: int, res: int) -> bool:
-    """Whether a cancel and its target's end fit: cancelled while it waited, or interrupted in a worker."""
-    return stopped(res) and (answer >= 0 or answer == -errno.EALREADY)
+    """Whether a cancel and its target's end fit: cancelled while it waited, or interrupted in a worker.
+
+    7.2 says -ENOENT now and then of a request that it has interrupted.
+    """
+    if interrupted(res):
+        return answer >= 0 or answer in (-errno.EALREADY, -errno.ENOENT)
+    return res == -errno.ECANCELED and (answer >= 0 or answer == -errno.EALREADY)
 
 
 @SCENES.add("read of an empty pipe", "by user_data")
@@ -183,7 +188,7 @@ def _queued(live: Live) -> Shown:
 def _futex(live: Live) -> Shown:
     futex = array.array("I", [0])
     number = live.start(lambda sqe: sqe.prep_futex_wait(futex, 0))
-    early = live.ended(number)
+    early = live.early(number)
     if early is not None and early.res == -errno.EINVAL:
         early.check()
     answer, cqe = live.cancel(number)
@@ -197,28 +202,9 @@ def _futex(live: Live) -> Shown:
 def _sync(live: Live) -> Shown:
     with pipe() as (read_end, _):
         number = live.start(lambda sqe: sqe.prep_poll_add(read_end, select.POLLIN))
-        said: list[int | OSError] = []
-
-        def other() -> None:
-            try:
-                said.append(live.ring.register_sync_cancel(number, timeout=LIMIT))
-            except OSError as error:
-                said.append(error)
-
-        thread = threading.Thread(target=other, name="iocancel-demo")
-        thread.start()
-        try:
-            live.collect(
-                lambda: live.ended(number) is not None or any(isinstance(s, OSError) for s in said), LIMIT
-            )
-        finally:
-            thread.join(LIMIT)
-        if not said:
-            raise Overdue(f"the synchronous cancel did not return within {LIMIT:g} s")
-        if isinstance(said[0], OSError):
-            raise said[0]
+        answer = live.sync_cancel(number)
         res = live.final(number).res
-    return Shown(answered(said[0]), ended(res), said[0] == 0 and res == -errno.ECANCELED)
+    return Shown(answered(answer), ended(res), answer == 0 and res == -errno.ECANCELED)
 
 
 @SCENES.add("poll, recv, accept and timeout together", "everything in the ring (ANY)")

@@ -20,9 +20,9 @@ from typing import TextIO, get_args
 
 from iocancel.doctor import machine, mechanisms, others, rings, streams, waits
 from iocancel.doctor.live import Live
-from iocancel.doctor.render import render
 from iocancel.doctor.report import Finding, Reach, Report, System, all_found, found
 from iocancel.doctor.show import Painter, width_of
+from iocancel.doctor.text import as_text
 from iocancel.errors import EngineUnavailable
 from iocancel.libaio import Context
 from iocancel.uring import Ring
@@ -114,9 +114,9 @@ def main(as_json: bool = False, out: TextIO | None = None) -> int:
         The exit status: 0 when at least one of the three systems works here, 1 when none does.
     """
     report = examine()
-    out = sys.stdout if out is None else out
+    where: TextIO = sys.stdout if out is None else out
     if as_json:
-        print(json.dumps(report.as_dict(), indent=2), file=out)
+        print(json.dumps(report.as_dict(), indent=2), file=where)
     else:
-        out.write(render(report, Painter(out), width_of(out)))
+        where.write(as_text(report, Painter(where), width_of(where)))
     return 0 if report.systems else 1

@@ -10,36 +10,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import mmap
 import os
-import pty
-import socket
-import tempfile
+import threading
 import time
-import tty
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from pathlib import Path
-from types import TracebackType
+from collections.abc import Callable
 
-from iocancel.errors import FeatureUnavailable
+from iocancel.errors import CancelNotFound, FeatureUnavailable
 from iocancel.uring import Cqe, Ring, Sqe
 
-__all__ = [
-    "LIMIT",
-    "Live",
-    "NotHere",
-    "Overdue",
-    "code",
-    "direct_file",
-    "folder",
-    "interrupted",
-    "needs",
-    "pipe",
-    "pseudoterminal",
-    "sockets",
-    "stopped",
-]
+__all__ = ["LIMIT", "Live", "NotHere", "Overdue", "code", "interrupted", "needs", "stopped"]
 
 LIMIT = 10.0
 """How many seconds is waited for something that comes at once where all is well. A bound, not a delay."""
@@ -150,10 +129,15 @@ class Live:
         return self.final(self.start(prepare, flags)).res
 
     def ended(self, number: int) -> Cqe | None:
-        """The last completion of a request that has ended."""
+        """The last completion of a request, where it has been reaped."""
         if number in self._unfinished:
             return None
         return next((cqe for cqe in reversed(self.seen[number]) if not cqe.notification), None)
+
+    def early(self, number: int) -> Cqe | None:
+        """The last completion of a request that has ended by now; what is there is reaped, not waited for."""
+        self.collect(lambda: True)
+        return self.ended(number)
 
     def forget(self, number: int) -> None:
         """Expects no completion of a request any more: it succeeded, with CQE_SKIP_SUCCESS."""
@@ -229,6 +213,36 @@ class Live:
             cqe.check()
         return cqe.res
 
+    def sync_cancel(self, number: int) -> int:
+        """Cancels a request synchronously, from another thread, while this one waits for completions.
+
+        Returns:
+            The call's answer; the completion is reaped as ever.
+
+        Raises:
+            FeatureUnavailable: the kernel has no synchronous cancel.
+            Overdue: it did not come back.
+        """
+        with contextlib.suppress(CancelNotFound):  # what can't be asked at all is refused here and now
+            self.ring.register_sync_cancel(next(self._numbers), timeout=0)
+        said: list[int | OSError] = []
+
+        def ask() -> None:
+            try:
+                said.append(self.ring.register_sync_cancel(number, timeout=LIMIT))
+            except OSError as error:
+                said.append(error)
+
+        thread = threading.Thread(target=ask, name="iocancel-sync-cancel")
+        thread.start()
+        self.collect(lambda: number not in self._unfinished)
+        thread.join(2 * LIMIT)
+        if not said:
+            raise Overdue(f"the synchronous cancel did not return within {2 * LIMIT:g} s")
+        if isinstance(said[0], OSError):
+            raise said[0]
+        return said[0]
+
     def finish(self) -> bool:
         """Cancels all that has not ended.
 
@@ -247,76 +261,6 @@ class Live:
         fd = self._unfinished.get(number, False) if cqe.more else self._unfinished.pop(number, False)
         if fd and cqe.res >= 0:
             os.close(cqe.res)
-
-
-# What to wait on
-
-
-class _Ends(AbstractContextManager[tuple[int, int]]):
-    """Two fds that are closed at the end, and a way to close one before."""
-
-    def __init__(self, ends: tuple[int, int]) -> None:
-        self._ends = ends
-
-    def __enter__(self) -> tuple[int, int]:
-        return self._ends
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for fd in self._ends:
-            os.close(fd)
-
-
-def pipe() -> AbstractContextManager[tuple[int, int]]:
-    """A pipe: its read end and its write end, as fds."""
-    return _Ends(os.pipe())
-
-
-@contextlib.contextmanager
-def pseudoterminal() -> Iterator[tuple[int, int]]:
-    """A pseudoterminal in raw mode: its master and its slave, as fds."""
-    try:
-        ends = pty.openpty()
-    except OSError as error:
-        raise NotHere(f"a pseudoterminal ({error})") from None
-    with _Ends(ends):
-        tty.setraw(ends[1])
-        yield ends
-
-
-@contextlib.contextmanager
-def sockets(kind: int = socket.SOCK_STREAM) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A pair of connected unix sockets."""
-    a, b = socket.socketpair(socket.AF_UNIX, kind)
-    with a, b:
-        yield a, b
-
-
-@contextlib.contextmanager
-def folder() -> Iterator[Path]:
-    """A directory for a moment."""
-    try:
-        there = tempfile.TemporaryDirectory(prefix="iocancel-")
-    except OSError as error:
-        raise NotHere(f"a directory to write to, which $TMPDIR can name ({error})") from None
-    with there as name:
-        yield Path(name)
-
-
-@contextlib.contextmanager
-def direct_file(size: int = 1 << 20) -> Iterator[tuple[int, mmap.mmap]]:
-    """A regular file of so many bytes, opened for direct I/O, and memory that suits it."""
-    with folder() as there:
-        (there / "direct").write_bytes(bytes(size))
-        try:
-            fd = os.open(there / "direct", os.O_RDWR | os.O_DIRECT)
-        except OSError as error:
-            raise NotHere(f"a file system with O_DIRECT, which $TMPDIR can name ({error.strerror})") from None
-        try:
-            yield fd, mmap.mmap(-1, size)
-        finally:
-            os.close(fd)
 
 
 def needs(error: FeatureUnavailable) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import select
-import threading
 
-from iocancel.doctor.live import LIMIT, Live, Overdue, Prepare, code, pipe, sockets, stopped
+from iocancel.doctor.live import LIMIT, Live, Prepare, code, stopped
+from iocancel.doctor.props import pipe, sockets
 from iocancel.doctor.report import Checks, Seen, Wrong
 from iocancel.doctor.workers import blocked_open
 from iocancel.errors import CancelNotFound, CancelTimeout, CancelTooLate
@@ -152,23 +152,7 @@ def _sync(live: Live) -> Seen:
 def _sync_thread(live: Live) -> Seen:
     with pipe() as (read_end, _):
         number = live.start(lambda sqe: sqe.prep_poll_add(read_end, select.POLLIN))
-        said: list[int | OSError] = []
-
-        def other() -> None:
-            try:
-                said.append(live.ring.register_sync_cancel(number, timeout=LIMIT))
-            except OSError as error:
-                said.append(error)
-
-        thread = threading.Thread(target=other, name="iocancel-doctor")
-        thread.start()
-        live.collect(lambda: live.ended(number) is not None or any(isinstance(s, OSError) for s in said))
-        thread.join(LIMIT)
-        if not said:
-            raise Overdue(f"it did not return within {LIMIT:g} s")
-        if isinstance(said[0], OSError):
-            raise said[0]
-        return _cancelled(said[0], live.final(number).res)
+        return _cancelled(live.sync_cancel(number), live.final(number).res)
 
 
 @MECHANISMS.add("io_uring_register_sync_cancel by opcode", "6.6")
@@ -177,7 +161,7 @@ def _sync_opcode(live: Live) -> Seen:
         poll = live.put(lambda sqe: sqe.prep_poll_add(read_end, select.POLLIN))
         recv = live.put(lambda sqe: sqe.prep_recv(here, bytearray(8)))
         live.go()
-        answer = live.ring.register_sync_cancel(opcode=Opcode["RECV"], timeout=LIMIT)
+        answer = live.ring.register_sync_cancel(opcode=Opcode.RECV, timeout=LIMIT)
         res = live.final(recv).res
         other = live.ended(poll)
         live.cancel(poll)
@@ -293,8 +277,7 @@ def _drain(live: Live) -> Seen:
         number = fresh.start(lambda sqe: sqe.prep_poll_add(read_end, select.POLLIN))
         last = fresh.start(lambda sqe: sqe.prep_nop(), SqeFlags.IO_DRAIN)
         cancel = fresh.start(lambda sqe: sqe.prep_cancel64(number))
-        fresh.collect(lambda: True)
-        waited = fresh.ended(cancel) is None
+        waited = fresh.early(cancel) is None
         try:
             ring.register_sync_cancel(number, timeout=LIMIT)
             how = "a synchronous cancel reached the request"

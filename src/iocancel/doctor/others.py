@@ -8,8 +8,9 @@ import os
 import time
 from collections.abc import Iterator
 
-from iocancel.doctor.live import LIMIT, Overdue, code, direct_file, folder, pipe, sockets
+from iocancel.doctor.live import LIMIT, Overdue, code
 from iocancel.doctor.machine import is_glibc
+from iocancel.doctor.props import direct_file, folder, pipe, sockets
 from iocancel.doctor.report import Checks, Reach, Seen, Wrong
 from iocancel.errors import CancelNotFound
 from iocancel.libaio import Context, Event, Iocb, PollEvents

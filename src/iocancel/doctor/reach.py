@@ -43,17 +43,18 @@ def end(answer: int, cqe: Cqe, whole: int = 0) -> Seen:
 
 def until_begun(attempt: Callable[[], Seen]) -> Seen:
     """Tries what may be cancelled while it still waits for a worker, until one of them had begun."""
+    seen = attempt()
     for _ in range(_ATTEMPTS):
-        seen = attempt()
         if seen.reach != "total":
             break
+        seen = attempt()
     return seen
 
 
 def blocked(live: Live, prepare: Prepare, flags: int = 0, *, fd: bool = False, whole: int = 0) -> Seen:
     """Starts a request that blocks, and cancels it."""
     number = live.start(prepare, flags, fd=fd)
-    early = live.ended(number)
+    early = live.early(number)
     if early is None:
         return end(*live.cancel(number), whole)
     early.check()
@@ -63,7 +64,7 @@ def blocked(live: Live, prepare: Prepare, flags: int = 0, *, fd: bool = False, w
 def multishot(live: Live, prepare: Prepare, event: Callable[[], object], *, fd: bool = False) -> Seen:
     """Starts a request that goes on, has it tell one event, and cancels it."""
     number = live.start(prepare, fd=fd)
-    if (early := live.ended(number)) is None:
+    if (early := live.early(number)) is None:
         event()
         first = live.first(number)
         if first.more:

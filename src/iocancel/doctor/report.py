@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, Literal, TypeVar
@@ -15,6 +16,7 @@ __all__ = ["Check", "Checks", "Finding", "Reach", "Report", "Seen", "System", "W
 System = Literal["io_uring", "libaio", "posix_aio"]
 Reach = Literal["total", "partial", "none"]
 _T = TypeVar("_T")
+_MEMLOCK = "more memory that may be locked (ulimit -l, LimitMEMLOCK=)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +180,7 @@ def found(system: System, check: Check[_T], stage: _T) -> Finding:
     except (Wrong, Overdue) as error:
         return make(False, str(error), kernel)
     except OSError as error:
-        return make(False, f"refused: {error}", kernel)
+        return make(False, f"refused: {error}", _MEMLOCK if error.errno == errno.ENOMEM else kernel)
     except Exception as error:  # noqa: BLE001 - the rest of the report must not be lost
         return make(None, f"a fault of iocancel's own: {type(error).__name__}: {error}", "please report it")
     return make(True, seen.text, "", seen.reach)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import select
 
-from iocancel.doctor.live import Live, code, pipe
+from iocancel.doctor.live import Live, code
+from iocancel.doctor.props import pipe
 from iocancel.doctor.report import Check, Finding, Seen, Wrong, found
 from iocancel.uring import Opcode, Ring, SetupFlags
-from iocancel.uring.flags import SINCE
+from iocancel.uring.opcodes import SINCE
 
 __all__ = ["opcodes", "set_ups"]
 

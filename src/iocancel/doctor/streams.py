@@ -6,7 +6,8 @@ import contextlib
 import os
 import socket
 
-from iocancel.doctor.live import Live, code, folder, pipe, pseudoterminal, sockets
+from iocancel.doctor.live import Live, code
+from iocancel.doctor.props import folder, pipe, pseudoterminal, sockets
 from iocancel.doctor.reach import blocked, buffers, end, fill, multishot, tcp
 from iocancel.doctor.report import Checks, Seen, Wrong
 from iocancel.uring import MsgHdr, SqeFlags
@@ -102,7 +103,7 @@ def _recv_part(live: Live) -> Seen:
         there.send(b"one")
         buffer = bytearray(8)
         number = live.start(lambda sqe: sqe.prep_recv(here, buffer, socket.MSG_WAITALL))
-        if (early := live.ended(number)) is not None:
+        if (early := live.early(number)) is not None:
             raise Wrong(f"this kernel does not wait for all: it ended with {code(early.res)}")
         answer, cqe = live.cancel(number)
         if cqe.res < 0 and any(buffer):
@@ -129,7 +130,7 @@ def _send_part(live: Live) -> Seen:
         data = bytes(_HUGE)
         flags = socket.MSG_NOSIGNAL | socket.MSG_WAITALL
         number = live.start(lambda sqe: sqe.prep_send(here, data, flags))
-        if (early := live.ended(number)) is not None:
+        if (early := live.early(number)) is not None:
             raise Wrong(f"this kernel does not wait for all: it ended with {code(early.res)}")
         answer, cqe = live.cancel(number)
         there.setblocking(False)
@@ -144,7 +145,7 @@ def _send_zc(live: Live) -> Seen:
         flags = socket.MSG_NOSIGNAL | socket.MSG_WAITALL
         data = bytes(_HUGE)
         number = live.start(lambda sqe: sqe.prep_send_zc(here, data, flags))
-        early = live.ended(number)
+        early = live.early(number)
         if early is not None:
             early.check()
             raise Wrong(f"it was to block, and ended with {code(early.res)}")

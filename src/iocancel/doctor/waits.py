@@ -7,7 +7,8 @@ import os
 import select
 import subprocess
 
-from iocancel.doctor.live import Live, NotHere, code, direct_file, folder, pipe
+from iocancel.doctor.live import Live, NotHere, code
+from iocancel.doctor.props import direct_file, folder, pipe
 from iocancel.doctor.reach import blocked, end, multishot, until_begun
 from iocancel.doctor.report import Checks, Seen
 from iocancel.doctor.workers import blocked_open, queued_open

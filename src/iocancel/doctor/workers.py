@@ -7,7 +7,8 @@ import os
 import threading
 from collections.abc import Callable
 
-from iocancel.doctor.live import LIMIT, Live, NotHere, Overdue, folder
+from iocancel.doctor.live import LIMIT, Live, NotHere, Overdue
+from iocancel.doctor.props import folder
 from iocancel.uring import Cqe, Ring, SqeFlags
 
 __all__ = ["blocked_open", "queued_open"]

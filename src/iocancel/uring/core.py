@@ -331,6 +331,8 @@ class RingCore:
 
     def _lacking(self, entry: Any) -> tuple[str, str]:
         """What a refused request needed and this kernel lacks, or ("", "")."""
+        if entry._flags & _SKIP and not self._handle.features & lib.IORING_FEAT_CQE_SKIP:
+            return "IOSQE_CQE_SKIP_SUCCESS", "5.17"
         if entry.opcode == lib.IORING_OP_ASYNC_CANCEL and self.probe().supports(entry.opcode):
             if self._flags & SetupFlags.IOPOLL:
                 return "", ""  # refused for the kind of ring

@@ -258,7 +258,10 @@ class Registered(RingCore):
             The limits from before: (bounded, unbounded).
         """
         values = ffi.new("unsigned[2]", [_count(bounded, "bounded"), _count(unbounded, "unbounded")])
-        self._register("io_uring_register_iowq_max_workers", lib.IORING_REGISTER_IOWQ_MAX_WORKERS, values, 2)
+        self._check_open()
+        res = lib.ioc_register(self._handle, lib.IORING_REGISTER_IOWQ_MAX_WORKERS, values, 2)
+        name = "IORING_REGISTER_IOWQ_MAX_WORKERS"
+        self._took_feature(res, "io_uring_register_iowq_max_workers", name, "5.15")
         return int(values[0]), int(values[1])
 
     def _register(self, call: str, opcode: int, arg: Any = ffi.NULL, n: int = 0) -> int:

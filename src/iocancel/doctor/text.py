@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from iocancel.doctor.report import Finding, Report, System
 from iocancel.doctor.show import Painter, table
 
-__all__ = ["render"]
+__all__ = ["as_text"]
 
 _TITLES: dict[System, str] = {
     "io_uring": "io_uring",
@@ -26,7 +27,7 @@ _LEGEND = (
 )
 
 
-def render(report: Report, paint: Painter, width: int) -> str:
+def as_text(report: Report, paint: Painter, width: int) -> str:
     """The report for people.
 
     Args:
@@ -42,7 +43,7 @@ def render(report: Report, paint: Painter, width: int) -> str:
         findings = [finding for finding in report.findings if finding.system == system]
         if not findings:
             continue
-        lines.append(paint(title, "head") + f": {_state(findings[0], paint)}")
+        lines += _state(title, findings[0], paint, width)
         for area, heading in _AREAS.items():
             rows = [finding for finding in findings if finding.area == area]
             if rows:
@@ -55,11 +56,14 @@ def render(report: Report, paint: Painter, width: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _state(finding: Finding, paint: Painter) -> str:
+def _state(title: str, finding: Finding, paint: Painter, width: int) -> list[str]:
     if finding.works:
-        return paint("works", "good")
-    help_ = f" What would help: {finding.remedy}." if finding.remedy else ""
-    return f"{paint('can not be had here', 'bad')}: {finding.seen}.{help_}"
+        return [f"{paint(title, 'head')}: {paint('works', 'good')}"]
+    why = f"{finding.seen}. What would help: {finding.remedy}." if finding.remedy else f"{finding.seen}."
+    return [
+        f"{paint(title, 'head')}: {paint('can not be had here', 'bad')}",
+        *textwrap.wrap(why, max(width, 40), break_on_hyphens=False),
+    ]
 
 
 def _machine(machine: dict[str, Any]) -> list[str]:
