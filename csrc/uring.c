@@ -85,7 +85,7 @@ static int begin(struct ioc_ring *r)
 	if (r->state == IOC_OPEN && r->process != ioc_process())
 		return IOC_FORKED;
 	pthread_mutex_lock(&r->lock);
-	if (r->state != IOC_OPEN) {
+	if (r->state != IOC_OPEN || (r->closing && !pthread_equal(r->closer, pthread_self()))) {
 		pthread_mutex_unlock(&r->lock);
 		return IOC_CLOSED;
 	}
@@ -101,6 +101,20 @@ static void unlock(struct ioc_ring *r)
 static void leave(struct ioc_ring *r)
 {
 	__atomic_fetch_sub(&r->users, 1, __ATOMIC_RELEASE);
+}
+
+/* From now on only the calling thread gets in: what another has not handed over by now, it never will. */
+int ioc_ring_closing(struct ioc_ring *r, int closing)
+{
+	int res = begin(r);
+
+	if (res)
+		return res;
+	r->closer = pthread_self();
+	r->closing = closing;
+	leave(r);
+	unlock(r);
+	return 0;
 }
 
 int ioc_ring_exit(struct ioc_ring *r)
@@ -325,7 +339,8 @@ static int go(struct ioc_ring *r, const uint8_t *entries, unsigned n, unsigned w
 
 	to_submit = 0;
 	while (submit) {
-		taken = fill(r, entries, n);
+		/* Links hold within one submission: where not all fits behind what is in the queue, that goes first. */
+		taken = n > io_uring_sq_space_left(&r->ring) && n <= r->sq_entries ? 0 : fill(r, entries, n);
 		entries += 64 * (size_t)taken;
 		n -= taken;
 		if (moved)
@@ -496,6 +511,28 @@ int ioc_push_many(struct ioc_ring *r, const uint8_t *entry, unsigned n, const ui
 	return res;
 }
 
+/* Makes NOPs of the entries that the kernel has not taken: their completions come, their effects do not. */
+int ioc_defuse(struct ioc_ring *r)
+{
+	int res = begin(r);
+	struct io_uring_sq *sq = &r->ring.sq;
+
+	if (res)
+		return res;
+	if (!(r->flags & IORING_SETUP_SQPOLL)) /* whose thread may be reading them */
+		for (unsigned i = io_uring_smp_load_acquire(sq->khead); i != sq->sqe_tail; i++) {
+			struct io_uring_sqe *sqe = &sq->sqes[i & *sq->kring_mask];
+			uint64_t user_data = sqe->user_data;
+
+			memset(sqe, 0, sizeof(*sqe));
+			sqe->opcode = IORING_OP_NOP;
+			sqe->user_data = user_data;
+		}
+	leave(r);
+	unlock(r);
+	return 0;
+}
+
 /* Completions for a thread that waits in ioc_enter, as many as it wants. */
 int ioc_wake(struct ioc_ring *r, uint64_t user_data)
 {
@@ -653,12 +690,15 @@ int ioc_unregister_buf_ring(struct ioc_ring *r, unsigned group)
  * the kernel. */
 void ioc_buf_ring_add(void *memory, unsigned entries, void *base, unsigned size, unsigned first, unsigned n)
 {
+	static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER; /* the GIL is not held here */
 	struct io_uring_buf_ring *br = memory;
 
+	pthread_mutex_lock(&one_at_a_time);
 	for (unsigned i = 0; i < n; i++)
 		io_uring_buf_ring_add(br, (char *)base + (size_t)i * size, size, (unsigned short)(first + i),
 				      io_uring_buf_ring_mask(entries), (int)i);
 	io_uring_buf_ring_advance(br, (int)n);
+	pthread_mutex_unlock(&one_at_a_time);
 }
 
 uint64_t ioc_address(void *pointer)

@@ -24,6 +24,7 @@ struct ioc_ring *ioc_ring_new(void);
 void ioc_ring_free(struct ioc_ring *ring);
 int ioc_ring_setup(struct ioc_ring *ring, unsigned entries, unsigned flags, unsigned cq_entries,
 		   unsigned sq_thread_idle, int wq_fd);
+int ioc_ring_closing(struct ioc_ring *ring, int closing);
 int ioc_ring_exit(struct ioc_ring *ring);
 void ioc_ring_forked(struct ioc_ring *ring);
 int ioc_enter(struct ioc_ring *ring, const uint8_t *entries, unsigned n, unsigned wait_nr,
@@ -34,6 +35,7 @@ int ioc_poll_one(struct ioc_ring *ring, int fd, unsigned poll_mask, uint64_t use
 int ioc_cancel_one(struct ioc_ring *ring, uint64_t target, uint64_t user_data, unsigned how, unsigned seen);
 int ioc_push_many(struct ioc_ring *ring, const uint8_t *entry, unsigned n, const uint64_t *user_data,
 		  const uint64_t *addr, const int32_t *fd);
+int ioc_defuse(struct ioc_ring *ring);
 int ioc_wake(struct ioc_ring *ring, uint64_t user_data);
 int64_t ioc_sq_ready(struct ioc_ring *ring);
 int64_t ioc_cq_ready(struct ioc_ring *ring);

@@ -264,7 +264,8 @@ struct ioc_ring {
 	unsigned features, flags, sq_entries, cq_entries;
 	unsigned users;  /* threads inside a call that uses the ring's fd */
 	unsigned wanted; /* how many completions the waiting thread wants */
-	int state, fd, ext_arg;
+	int state, fd, ext_arg, closing;
+	pthread_t closer;
 	struct ioc_out *out; /* the bindings' own, for the hot paths */
 	struct ioc_bare {
 		uint64_t *keys;
@@ -301,6 +302,7 @@ struct ioc_ring *ioc_ring_new(void);
 void ioc_ring_free(struct ioc_ring *r);
 int ioc_ring_setup(struct ioc_ring *r, unsigned entries, unsigned flags, unsigned cq_entries,
 		   unsigned sq_thread_idle, int wq_fd);
+int ioc_ring_closing(struct ioc_ring *r, int closing);
 int ioc_ring_exit(struct ioc_ring *r);
 void ioc_ring_forked(struct ioc_ring *r);
 int ioc_enter(struct ioc_ring *r, const uint8_t *entries, unsigned n, unsigned wait_nr, int64_t timeout_ns,
@@ -311,6 +313,7 @@ int ioc_poll_one(struct ioc_ring *r, int fd, unsigned poll_mask, uint64_t user_d
 int ioc_cancel_one(struct ioc_ring *r, uint64_t target, uint64_t user_data, unsigned how, unsigned seen);
 int ioc_push_many(struct ioc_ring *r, const uint8_t *entry, unsigned n, const uint64_t *user_data,
 		  const uint64_t *addr, const int32_t *fd);
+int ioc_defuse(struct ioc_ring *r);
 int ioc_wake(struct ioc_ring *r, uint64_t user_data);
 int64_t ioc_sq_ready(struct ioc_ring *r);
 int64_t ioc_cq_ready(struct ioc_ring *r);

@@ -14,6 +14,7 @@ from typing import Protocol
 
 _owners: "weakref.WeakSet[Owner]" = weakref.WeakSet()
 _kept: list[object] = []
+_pinned = 0  # how many of them are out of the collector's reach
 _last: list[Callable[[], None]] = []
 
 
@@ -43,10 +44,19 @@ def keep_forever(thing: object) -> None:
     A module's globals are cleared when the interpreter ends, and the kernel may write even then: so
     the object is put out of the collector's reach by a reference that nobody gives back.
     """
-    import ctypes  # only here: it is slow to import, and this is rare
-
     _kept.append(thing)
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+    _pin_kept()
+
+
+def _pin_kept() -> None:
+    global _pinned
+    try:
+        import ctypes  # only here: it is slow to import, and this is rare
+    except (ImportError, OSError):  # no fd left to import with: at the interpreter's end, again
+        return
+    while _pinned < len(_kept):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(_kept[_pinned]))
+        _pinned += 1
 
 
 def kept() -> int:
@@ -69,10 +79,11 @@ def _at_exit() -> None:
     for owner in list(_owners):
         try:
             owner._at_exit()
-        except Exception:  # noqa: BLE001 - the others must be closed all the same
+        except BaseException:  # noqa: BLE001 - the others must be closed all the same, also after a Ctrl-C
             traceback.print_exc()
     for call in _last:
         call()
+    _pin_kept()
 
 
 os.register_at_fork(after_in_child=_in_child)

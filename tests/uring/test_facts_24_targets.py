@@ -16,7 +16,7 @@ from iocancel import OperationCancelled
 from iocancel.uring import CancelFlags, MsgHdr, Opcode, Ring, SqeFlags, TimeoutFlags, cancel_flags
 from iocancel.uring.prep_wait import EPOLL_EVENT_SIZE
 
-from .helpers import INTERRUPTED, Asked, need, need_flags, need_op
+from .helpers import INTERRUPTED, Asked, need, need_flags, need_op, until
 
 CANCELED, NOENT, ALREADY, TIME = -125, -2, -114, -62
 WAITALL = socket.MSG_WAITALL
@@ -102,15 +102,17 @@ def test_targets_are_all_tried(targets: dict[str, Start]) -> None:
 
 
 def test_a_pipe_read_with_async(asked: Asked, pipe: tuple[int, int]) -> None:
+    """A worker takes it, and hands it on to a poll; on 5.10 (facts 9.2) it reads there.
+
+    A cancel that finds the worker on its way to the poll is told -EALREADY, and the read then waits on
+    as if nobody had asked (6.18: about 1 of 1,000 under load): so it has to be asked again.
+    """
     asked.go(1, "read", pipe[0], bytearray(8), flags=SqeFlags.ASYNC)
-    res = asked.cancel(1)
-    if res == ALREADY:
-        # 5.10 (facts 9.2) reads in the worker; later ones arm a poll, as for any other read, but the
-        # worker may be on its way there.
-        assert asked.end(1) in (*INTERRUPTED, CANCELED)
-        return
-    assert res == 0
-    assert asked.end(1) == CANCELED
+    verdicts = [asked.cancel(1)]
+    until(lambda: not asked.pending(1) or verdicts.append(asked.cancel(1)), "the read has ended")
+    assert set(verdicts) <= {0, ALREADY, NOENT}
+    res = asked.end(1)
+    assert res == CANCELED or (res in INTERRUPTED and 0 not in verdicts)
 
 
 @pytest.mark.parametrize("kind", ["poll", "accept", "recv"])

@@ -157,9 +157,13 @@ class Bulk(RingCore):
         fd_column = _column("i", fds, "fds")
         one = user_data if isinstance(user_data, int) else None
         names = None if isinstance(user_data, int) else _column("Q", user_data, "user_data")
-        first = next(c for c in (names, address_column, fd_column) if c is not None)
-        if any(c is not None and len(c) != len(first) for c in (names, address_column, fd_column)):
+        # From here on they can't be resized (another thread, a handler), and the memory says its own length.
+        name_pin = _pointer("uint64_t[]", names)
+        address_pin, fd_pin = _pointer("uint64_t[]", address_column), _pointer("int32_t[]", fd_column)
+        lengths = {len(pin) for pin in (name_pin, address_pin, fd_pin) if pin is not _NULL}
+        if len(lengths) != 1:
             raise ValueError(f"{call}: the columns are not of one length")
+        (count,) = lengths
         try:
             entry = _ENTRY.pack(opcode, sqe_flags, 0, fd, 0, 0, 0, op_flags, one or 0, 0, 0, 0, 0, 0)
         except struct.error as error:
@@ -171,15 +175,16 @@ class Bulk(RingCore):
         res = lib.ioc_push_many(
             self._handle,
             entry,
-            len(first),
-            _pointer("uint64_t[]", names),
-            _pointer("uint64_t[]", address_column),
-            _pointer("int32_t[]", fd_column),
+            count,
+            name_pin,
+            address_pin,
+            fd_pin,
         )
+        self._backlog = self._ask(lib.ioc_sq_ready)
         if res == -errno.EAGAIN:
             raise errors.QueueFull(
                 errno.EAGAIN,
-                f"{os.strerror(errno.EAGAIN)}: {call}: {len(first)} entries do not fit into what is left of "
+                f"{os.strerror(errno.EAGAIN)}: {call}: {count} entries do not fit into what is left of "
                 f"{self._sq_entries}: submit() first, or fewer at a time",
             )
         return self._took(res, call)
@@ -206,4 +211,4 @@ def _column(code: str, values: Iterable[int] | None, what: str) -> array[int] | 
 
 
 def _pointer(kind: str, column: array[int] | None) -> Any:
-    return ffi.NULL if column is None else ffi.from_buffer(kind, column)
+    return _NULL if column is None else ffi.from_buffer(kind, column)

@@ -8,9 +8,9 @@ starts when that ends, and behind IO_DRAIN only a synchronous cancel reaches: he
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import select
 import threading
 import time
 import warnings
@@ -67,19 +67,27 @@ class Closing(RingCore):
         deadline = deadline_of(timeout)
         self._state = "closed"
         try:
+            lib.ioc_ring_closing(self._handle, 1)  # a submit in another thread is in by now, or never
             self._stop_waiters()
         except BaseException:
+            lib.ioc_ring_closing(self._handle, 0)
             self._state = "open"
             raise
         try:
-            for entry in self._staged:
-                entry._ring, entry._pins = None, ()
-            self._staged = []
+            dropped, self._staged = self._staged, []
+            for entry in dropped:
+                # Perhaps in the ledger (a submit that was interrupted), but the kernel never saw it.
+                entry._ring, entry._pins, entry._gives_fd = None, (), False
             self._drain(deadline)
         finally:
             # Also when Ctrl-C ends the draining: what has not ended goes behind the barrier.
-            self._exit(deadline)
-            self._reaper = 0
+            try:
+                self._exit(deadline)
+            except BaseException:  # a signal's exception: once more, without waiting; nothing is done twice
+                self._exit(time.monotonic())
+                raise
+            finally:
+                self._reaper = 0
 
     def _took_by_child(self) -> bool:
         """Whether this is a child of a fork that Python did not see: then nothing may be touched."""
@@ -94,9 +102,9 @@ class Closing(RingCore):
         patience = time.monotonic() + _PATIENCE
         while self._reaper:
             # -1: a hot path that does not say whose; it may be the very call that a signal interrupted.
-            if self._reaper == -1 and time.monotonic() > patience:
+            res = lib.ioc_wake(self._handle, number)
+            if (self._reaper == -1 or res == -errno.EEXIST) and time.monotonic() > patience:
                 raise RuntimeError("close() inside a call that reaps this ring: let it return first")
-            lib.ioc_wake(self._handle, number)
             time.sleep(0.001)
         self._reaper = threading.get_ident()
 
@@ -108,6 +116,7 @@ class Closing(RingCore):
         first = True
         while True:
             if first and lib.ioc_sq_ready(self._handle):
+                lib.ioc_defuse(self._handle)  # what was not taken is dropped, not done at last
                 if self._flags & SetupFlags.R_DISABLED:
                     lib.ioc_register(self._handle, lib.IORING_REGISTER_ENABLE_RINGS, ffi.NULL, 0)
                 lib.ioc_enter(self._handle, ffi.NULL, 0, 0, -1, out, ffi.NULL)
@@ -176,37 +185,41 @@ class Closing(RingCore):
         found = self._ledger.flight.get(user_data)
         entries = [] if found is None or res < 0 else found.entries if isinstance(found, Group) else [found]
         if entries and all(entry._gives_fd for entry in entries):
-            os.close(res)
+            with contextlib.suppress(OSError):
+                os.close(res)
         elif entries and all(entry.opcode == lib.IORING_OP_PIPE for entry in entries):
-            _close_pipe(entries[0])
+            for entry in entries:
+                _close_pipe(entry)
 
     def _exit(self, deadline: float | None) -> None:
         """Closes the ring's fd; what still holds memory goes behind the barrier."""
         held = [entry for _, entry in self._ledger.entries() if _memory(entry)]
-        barrier = self._barrier() if held else None
-        res = lib.ioc_ring_exit(self._handle)
+        barrier = None
+        things = (self._ledger, self._kept())
+        try:
+            barrier = self._barrier() if held else None
+        finally:
+            # First, whatever comes: a signal's exception below must not free what the kernel uses.
+            if held:
+                limbo.keep(barrier, things)
+            self._ledger = type(self._ledger)()
+            self._forget_registered()
+            res = lib.ioc_ring_exit(self._handle)
         while res == lib.IOC_IN_USE:  # a synchronous cancel in another thread
             if deadline is not None and time.monotonic() >= deadline:
-                _lifetime.keep_forever((self._handle, self._ledger, self._kept()))
+                _lifetime.keep_forever((self._handle, things))
                 break
             time.sleep(0.001)
             res = lib.ioc_ring_exit(self._handle)
-        if held:
-            if barrier is not None:
-                poll = select.poll()
-                poll.register(barrier, 0)
-                left = left_of(deadline)
-                if poll.poll(None if left < 0 else left / 1e6):
-                    os.close(barrier)
-                    barrier, held = None, []
-            if held:
-                limbo.keep(barrier, (self._ledger, self._kept()))
-        self._ledger = type(self._ledger)()
-        self._forget_registered()
+        if barrier is not None:
+            limbo.wait(barrier, left_of(deadline))
 
     def _barrier(self) -> int | None:
         """A pipe's read end that hangs up when the kernel has let go of the last request, or None."""
-        read_end, write_end = os.pipe()
+        try:
+            read_end, write_end = os.pipe()
+        except OSError:  # no fd left
+            return None
         one = ffi.new("int[]", [write_end])
         res = lib.ioc_register(self._handle, lib.IORING_REGISTER_FILES, one, 1)
         if res == -errno.EBUSY:  # there is a table already
@@ -231,7 +244,10 @@ class Closing(RingCore):
     def _close_unasked(self, timeout: float, when: str = "") -> None:
         text = f"unclosed {self!r}{when}"
         self._owner = 0  # whichever thread this is: the kernel says what it may do
-        self.close(timeout)  # first: a warning may be made an error
+        try:
+            self.close(timeout)  # first: a warning may be made an error
+        except RuntimeError:  # another thread waits in it, whom nobody can wake (SINGLE_ISSUER)
+            _lifetime.keep_forever((self._handle, self._ledger, self._kept()))
         warnings.warn(text, ResourceWarning, source=self, stacklevel=3)
 
 
@@ -243,5 +259,9 @@ def _memory(entry: Any) -> bool:
 def _close_pipe(entry: Any) -> None:
     if int.from_bytes(entry._bytes[44:48], "little"):  # into the registered files
         return
-    for number in ffi.cast("int *", entry._pins[0])[0:2]:
-        os.close(number)
+    both = ffi.cast("int *", entry._pins[0])
+    for i in range(2):
+        number, both[i] = both[i], 0
+        if number > 0:  # not yet written by the kernel, or closed before
+            with contextlib.suppress(OSError):
+                os.close(number)

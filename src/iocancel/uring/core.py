@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import math
@@ -27,6 +28,7 @@ _SKIP = lib.IOSQE_CQE_SKIP_SUCCESS
 _NO_SUBMIT = lib.IOC_NO_SUBMIT
 _SQPOLL = lib.IORING_SETUP_SQPOLL
 _SELECT = lib.IOSQE_BUFFER_SELECT
+_LINKS = lib.IOSQE_IO_LINK | lib.IOSQE_IO_HARDLINK
 RECORD = struct.Struct("=QiI")
 _NOT_OFFERED = (
     SetupFlags.SQE128
@@ -90,7 +92,16 @@ class RingCore:
             raise MemoryError("no memory for a ring")
         self._handle = ffi.gc(handle, lib.ioc_ring_free)
         wq_fd = -1 if attach is None else attach.fileno()
-        self._set_up(entries, number, cq_entries or 0, sq_thread_idle, wq_fd)
+        try:
+            self._set_up(entries, number, cq_entries or 0, sq_thread_idle, wq_fd)
+            self._made(number, attach)
+        except BaseException:  # a signal's exception, or no memory: nothing is in flight yet
+            if self._state == "new":
+                lib.ioc_ring_exit(self._handle)
+            raise
+
+    def _made(self, number: int, attach: RingCore | None) -> None:
+        """What Python keeps of a ring that was set up."""
         self._attached = attach  # its fd must stay the same file
         # A disabled ring is nobody's until it is enabled.
         single = number & lib.IORING_SETUP_SINGLE_ISSUER and not number & lib.IORING_SETUP_R_DISABLED
@@ -165,10 +176,12 @@ class RingCore:
                 res = self._enter(0, -1, out) if submit else self._enter_bare(0, -1)
                 if res < 0 and not out.n:
                     self._took(res, "io_uring_enter")
-            records = self._take(make)
-            while len(records) % out.max == 0 and records and not self._enter_bare(0, -1) and out.n:
-                records += self._take(make)  # there was more than fits at once
-            return records
+            while out.n == out.max:  # there may be more than fits at once
+                self._stash()
+                if self._enter_bare(0, -1) < 0:
+                    break
+            # Nothing is called between the taking and the return: a signal there would lose what was taken.
+            return self._take(make)
         finally:
             self._reaper = 0
 
@@ -186,40 +199,58 @@ class RingCore:
         An exception from a signal handler in the midst of it loses no completion and frees nothing too
         early: `_undelivered` has what was taken and not returned, and which of it the ledger must hear of.
         """
+        self._stash()
+        if self._undelivered is None:
+            return []
+        records, others = self._undelivered
+        made = records if make is None else [make(*record) for record in records]
+        while others:
+            user_data, res, _ = records[others[-1]]
+            self._ended(user_data, res, others)
+        self._undelivered = None
+        return made
+
+    def _stash(self) -> None:
+        """Moves what was reaped from C memory to `_undelivered`."""
         out = self._settle_seen()
         count = out.n
-        kept = self._undelivered
-        if not count and kept is None:
-            return []
+        if not count:
+            return
         records: list[Any] = list(RECORD.iter_unpack(self._view[: count * 16]))
-        others = ffi.unpack(out.other, out.others) if count and out.others else []
+        others = ffi.unpack(out.other, out.others) if out.others else []
+        kept = self._undelivered
         if kept is not None:
             others = [*kept[1], *(i + len(kept[0]) for i in others)]
             records = kept[0] + records
         self._undelivered = (records, others)
         out.n = 0
-        made = records if make is None else [make(*record) for record in records]
-        while others:
-            self._ended(*records[others.pop()])
-        self._undelivered = None
-        return made
 
-    def _ended(self, user_data: int, res: int, _flags: int) -> None:
+    def _ended(self, user_data: int, res: int, pending: list[int]) -> None:
         """A last completion: the ledger lets go, and what was expected elsewhere is put right."""
-        for entry in self._ledger.last(user_data):
+        for entry in self._ledger.last(user_data, pending):
             if entry._message is None:
                 continue
             target, number = entry._message
             if res < 0:  # the message was not sent, the poll's number not changed
-                ring = self._target(target)
-                if ring is not None:
+                for ring in self._targets(target):
                     lib.ioc_bare_take(ring._handle, number)
             elif target is None:  # a poll's number was changed: nothing will come under the old one
-                self._ledger.last(int.from_bytes(entry._bytes[16:24], memory._ENDIAN))
+                old = int.from_bytes(entry._bytes[16:24], memory._ENDIAN)
+                if not lib.ioc_bare_take(self._handle, old):  # a poll of the bulk calls, or changed before
+                    self._ledger.last(old)
 
     def _target(self, target: Any) -> RingCore | None:
         ring = self if target is None else target if isinstance(target, RingCore) else _ring_of(target)
         return ring if ring is not None and ring._state == "open" else None
+
+    def _targets(self, target: Any) -> list[RingCore]:
+        """Where a message may arrive: with an fd that is nobody's own (a dup) at any ring of the process."""
+        ring = self._target(target)
+        if ring is not None:
+            return [ring]
+        if isinstance(target, RingCore):
+            return []
+        return [r for r in _lifetime.owners() if isinstance(r, RingCore) and r._state == "open"]
 
     def _start_reaping(self) -> None:
         me = threading.get_ident()
@@ -255,46 +286,57 @@ class RingCore:
 
     def _enter(self, wait_nr: int, timeout_ns: int, out: Any) -> int:
         """Hands what is staged to the kernel; what it did not take is staged again."""
-        batch = self._staged
-        if not batch:
+        if not self._staged:
             return lib.ioc_enter(self._handle, ffi.NULL, 0, wait_nr, timeout_ns, out, ffi.NULL)
         moved = self._cells.pop() if self._cells else ffi.new("unsigned *")
         moved[0] = 0
+        batch: list[Sqe] = []
+        count = 0
         try:
-            self._staged = []
+            # With no call in between: neither another thread nor a signal's handler sees the same list.
+            batch, self._staged = self._staged, []
+            count = len(batch)
+            silent = False
             for entry in batch:
+                # From here on it is not to be changed: by another thread, a handler, an argument's __index__.
+                entry._ring = None
+                flags = entry._flags | entry._implied
                 if not entry._entered:
-                    self._admit(entry)
+                    self._admit(entry, silent)
+                # Behind a silent one that fails the kernel makes no completion for its chain.
+                silent = bool(flags & _LINKS) and (silent or bool(flags & _SKIP))
             raw = b"".join([entry._bytes for entry in batch])
-            res = lib.ioc_enter(self._handle, raw, len(batch), wait_nr, timeout_ns, out, moved)
+            res = lib.ioc_enter(self._handle, raw, count, wait_nr, timeout_ns, out, moved)
         finally:
             done = moved[0]
-            if done < len(batch):
-                self._staged[:0] = batch[done:]
-                del batch[done:]
-            for entry in batch:
-                entry._ring = None
+            if done < count or not count:
+                left = batch[done:]
+                self._staged[:0] = left
+                for entry in left:
+                    if self._state != "open":  # closed meanwhile: the kernel never saw it, and will not
+                        entry._pins, entry._gives_fd = (), False
+                    elif not entry._entered:
+                        entry._ring = cast(Any, self)
         if res != done or self._flags & _SQPOLL:
             self._backlog = self._ask(lib.ioc_sq_ready)
         self._cells.append(moved)
         return res
 
-    def _admit(self, entry: Sqe) -> None:
+    def _admit(self, entry: Sqe, silent: bool = False) -> None:
         """Enters an entry into the ledger, before the kernel can see it."""
         if entry._user_data < 0:
-            entry.user_data = self._user_data_for(entry._data)
+            entry._user_data = self._user_data_for(entry._data)
+            entry._bytes[32:40] = entry._user_data.to_bytes(8, memory._ENDIAN)
         flags = entry._flags | entry._implied
         if flags & _SELECT:
             entry._pins = (*entry._pins, self._group_pin(entry.buf_group))
-        if flags & _SKIP:
+        if entry._message is not None:  # before it counts as entered: expected twice is only kept too long
+            for ring in self._targets(entry._message[0]):
+                ring._expect(entry._message[1])
+        if silent or flags & _SKIP:
             self._ledger.add_skipping(entry)
         else:
             self._ledger.add(entry)
-        if entry._message is not None:
-            ring = self._target(entry._message[0])
-            if ring is not None:
-                ring._expect(entry._message[1])
-        entry._entered = True
 
     def _cqe(self, user_data: int, res: int, flags: int) -> Cqe:
         """A completion, with what the ledger knows of it."""
@@ -303,7 +345,9 @@ class RingCore:
         if res in (-errno.EINVAL, -errno.EOPNOTSUPP):
             entry = self._ledger.known(user_data)
             if entry is not None:
-                feature = self._lacking(entry)
+                # No ring to try it on (no fd left), or closed meanwhile: then the errno will do.
+                with contextlib.suppress(OSError, ValueError):
+                    feature = self._lacking(entry)
         return Cqe(user_data, res, flags, data, call, feature)
 
     def _expect(self, user_data: int) -> None:
@@ -360,7 +404,7 @@ class RingCore:
         """The user_data of what has this very object as its data, prepared or in flight; else a new one."""
         for entry in reversed(self._staged):
             if entry._data is data and data is not None:
-                return entry.user_data
+                return entry._user_data if entry._entered else entry.user_data
         return self._user_data_for(data)
 
     def _wanted(self, n: int) -> int:

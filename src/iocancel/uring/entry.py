@@ -131,6 +131,8 @@ class Entry:
             _LAYOUT.pack_into(new, 0, *fields)
         except struct.error:
             raise _misfit(call, fields) from None
+        if self._ring is None:  # an argument's __index__, or another thread, has submitted it meanwhile
+            self._live()
         new[_USER_DATA_AT : _USER_DATA_AT + 8] = old[_USER_DATA_AT : _USER_DATA_AT + 8]
         new[_PERSONALITY_AT : _PERSONALITY_AT + 2] = old[_PERSONALITY_AT : _PERSONALITY_AT + 2]
         self._bytes, self._pins, self._implied = new, pins, implied
@@ -146,14 +148,17 @@ class Entry:
 
     @user_data.setter
     def user_data(self, value: int) -> None:
+        if type(value) is not int:
+            try:
+                value = operator.index(value)  # once: what the kernel gets is what the ledger has
+            except TypeError:
+                raise TypeError(f"user_data takes an int, not {type(value).__name__}") from None
         self._live()
         try:
             _USER_DATA.pack_into(self._bytes, _USER_DATA_AT, value)
         except struct.error:
-            if not isinstance(value, int):
-                raise TypeError(f"user_data takes an int, not {type(value).__name__}") from None
             raise OverflowError(f"user_data takes 0 to 2**64 - 1, not {value}") from None
-        self._user_data = operator.index(value)
+        self._user_data = value
 
     @property
     def data(self) -> Any:

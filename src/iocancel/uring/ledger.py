@@ -14,10 +14,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from iocancel._native import lib
+
 if TYPE_CHECKING:
     from iocancel.uring.entry import Entry
 
-_REMEMBERED = 1 << 16  # how many user_data of skipped completions are remembered
+_REMEMBERED = 1 << 16  # how many user_data of silent requests are remembered, of either kind
+_BRIEF = frozenset(
+    [
+        lib.IORING_OP_NOP,
+        lib.IORING_OP_ASYNC_CANCEL,
+        lib.IORING_OP_POLL_REMOVE,
+        lib.IORING_OP_TIMEOUT_REMOVE,
+        lib.IORING_OP_MSG_RING,
+        lib.IORING_OP_CLOSE,
+        lib.IORING_OP_SHUTDOWN,
+    ]
+)
 
 
 class Group:
@@ -43,12 +56,14 @@ class Group:
 class Ledger:
     """The requests of one ring."""
 
-    __slots__ = ("by_data", "flight", "skipped")
+    __slots__ = ("brief", "by_data", "flight", "lasting", "skipped")
 
     def __init__(self) -> None:
         self.flight: dict[int, Any] = {}  # user_data -> Entry, or Group of several
         self.by_data: dict[int, tuple[int, Any, int]] = {}  # id(data) -> user_data, data, how many
         self.skipped: dict[int, Any] = {}  # user_data -> data, of requests that may end silently
+        self.brief: dict[int, None] = {}  # those of `skipped` that end at once
+        self.lasting: dict[int, None] = {}  # and the others
 
     def add(self, entry: Entry) -> None:
         """A request that will have a last completion."""
@@ -59,42 +74,75 @@ class Ledger:
         """A request that may end without a completion; what it pins stays until the ring is closed."""
         user_data = entry._user_data
         if entry._pins or user_data in self.flight:
-            self._count(user_data, entry)
-            self._group(user_data).sticky = True
+            self._count(user_data, entry, True)
         else:
-            self._skip(user_data, entry._data)
+            self._skip(user_data, entry._data, entry._bytes[0] in _BRIEF)
+            entry._entered = True
         self._remember_data(entry)
 
     def skip_bare(self, user_datas: Iterable[int]) -> None:
         """Requests of a bulk call that may end without a completion."""
         for user_data in set(user_datas):
-            if user_data in self.flight:
-                self._group(user_data).sticky = True
-            else:
-                self._skip(user_data, None)
+            # They end at once, but keep the place of a lasting one that has their number.
+            if not self._stick(user_data) and user_data not in self.lasting:
+                self._skip(user_data, None, True)
 
-    def _skip(self, user_data: int, data: Any) -> None:
+    def _skip(self, user_data: int, data: Any, brief: bool) -> None:
+        """Remembers the number of a silent request, for as long as its failure may still come.
+
+        Nobody says when it has ended. Those that end at once (`brief`: a NOP, a cancel) have places of
+        their own, so that a stream of them does not push out a poll that may be pending for hours.
+        """
         self.skipped[user_data] = data
-        if len(self.skipped) > _REMEMBERED:
-            oldest = next(iter(self.skipped))
-            self._forget_data(self.skipped.pop(oldest))
+        same, other = (self.brief, self.lasting) if brief else (self.lasting, self.brief)
+        other.pop(user_data, None)
+        same[user_data] = None
+        if len(same) > _REMEMBERED:
+            oldest = next(iter(same))
+            same.pop(oldest, None)
+            self._forget_data(self.skipped.pop(oldest, None))
 
-    def _group(self, user_data: int) -> Group:
-        found = self.flight[user_data]
-        if not isinstance(found, Group):
-            found = self.flight[user_data] = Group([found], 1)
-        return found
+    # One thread submits while another reaps: between the look at `flight` and the store nothing is
+    # called, so neither another thread nor a signal's handler gets in between.
 
-    def _count(self, user_data: int, entry: Any) -> None:
-        if user_data not in self.flight:
-            self.flight[user_data] = entry
-            if user_data in self.skipped:
-                # A silent request's failure would look like this one's end.
-                self._group(user_data).sticky = True
+    def _stick(self, user_data: int) -> bool:
+        """Nothing of this number will be let go of; False where nothing is in flight by it."""
+        spare = Group([], 1)
+        flight = self.flight
+        if user_data not in flight:
+            return False
+        found = flight[user_data]
+        if found.__class__ is not Group:
+            spare.entries = [found]
+            flight[user_data] = found = spare
+        found.sticky = True
+        return True
+
+    def _count(self, user_data: int, entry: Any, sticky: bool = False) -> None:
+        # Counted and marked as entered with no call in between, so that no signal makes it count twice.
+        # A silent request's failure would look like this one's end.
+        sticky = sticky or user_data in self.skipped
+        flight = self.flight
+        spare = Group([], 1) if sticky or user_data in flight else None
+        if user_data not in flight:
+            if spare is None or not sticky:
+                flight[user_data] = entry
+            else:
+                spare.entries, spare.sticky = [entry], True
+                flight[user_data] = spare
+            entry._entered = True
             return
-        group = self._group(user_data)
-        group.expected += 1
-        group.entries.append(entry)
+        if spare is None:
+            self._count(user_data, entry, sticky)
+            return
+        found = flight[user_data]
+        if found.__class__ is not Group:
+            spare.entries = [found]
+            flight[user_data] = found = spare
+        found.expected += 1
+        found.sticky = found.sticky or sticky
+        entry._entered = True
+        found.entries.append(entry)
 
     def _remember_data(self, entry: Entry) -> None:
         data = entry._data
@@ -116,18 +164,24 @@ class Ledger:
             return found.common()
         return found._data, found._call
 
-    def last(self, user_data: int) -> list[Entry]:
-        """A last completion has come; returns the requests that are over by it."""
-        found = self.flight.get(user_data)
-        if found is None:
+    def last(self, user_data: int, pending: list[int] | None = None) -> list[Entry]:
+        """A last completion has come; returns the requests that are over by it.
+
+        The last of `pending` is taken off in the same breath: no signal gets in between, so a completion
+        counts once, whatever interrupts its taking.
+        """
+        pending = [0] if pending is None else pending
+        flight = self.flight
+        found: Any = flight[user_data] if user_data in flight else None  # noqa: SIM401 - no call: see above
+        group = found.__class__ is Group
+        entries: list[Entry] = found.entries if group else [found]
+        if found is None or (group and (found.sticky or found.expected > 1)):
+            if found is not None and not found.sticky:
+                found.expected -= 1
+            pending.pop()
             return []
-        entries = [found]
-        if isinstance(found, Group):
-            found.expected -= not found.sticky
-            if found.expected:
-                return []
-            entries = found.entries
-        del self.flight[user_data]
+        del flight[user_data]
+        pending.pop()
         for entry in entries:
             entry._pins = ()  # the user may keep the Sqe
             self._forget_data(entry._data)

@@ -27,6 +27,15 @@ def keep(read_end: int | None, things: object) -> None:
         _waiting.append((read_end, things))
 
 
+def wait(read_end: int, timeout_ns: int) -> None:
+    """Wait until a barrier that is kept here hangs up, and free what it kept."""
+    if any(kept == read_end for kept, _ in _waiting):
+        poll = select.poll()
+        poll.register(read_end, 0)
+        poll.poll(None if timeout_ns < 0 else timeout_ns / 1e6)
+        sweep()
+
+
 def sweep() -> int:
     """Free what the kernel has let go of by now; returns how much still waits."""
     for _ in range(len(_waiting)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import mmap
+import platform
 import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from iocancel._native import ffi, lib
 from iocancel.uring import memory
 from iocancel.uring.core import RingCore
 from iocancel.uring.cqe import Cqe
+from iocancel.uring.probe import _version
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -23,20 +25,32 @@ class BufRing:
 
     Made by `Ring.register_buf_ring`. A completion names its buffer (`Cqe.buffer_id`), which is the
     program's until it is given back with `recycle`.
-
-    Attributes:
-        bgid (int): the group's number, for `Sqe.buf_group`.
-        entries (int): how many buffers there are.
-        nbytes (int): the size of each, in bytes.
     """
 
     def __init__(self, bgid: int, entries: int, nbytes: int) -> None:
-        self.bgid, self.entries, self.nbytes = bgid, entries, nbytes
+        self._bgid, self._entries, self._nbytes = bgid, entries, nbytes
         # Anonymous mappings: page-aligned, as the kernel wants it, and never moved.
-        self._queue = mmap.mmap(-1, max(entries * 16, mmap.PAGESIZE))
-        self._memory = mmap.mmap(-1, entries * nbytes)
+        # Private ones: a forked child that gives a buffer back must not do so in its parent's queue.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self._queue = mmap.mmap(-1, max(entries * 16, mmap.PAGESIZE), flags=flags)
+        self._memory = mmap.mmap(-1, entries * nbytes, flags=flags)
         self._queue_pin = ffi.from_buffer("uint8_t[]", self._queue)
         self._pin = ffi.from_buffer("uint8_t[]", self._memory)
+
+    @property
+    def bgid(self) -> int:
+        """The group's number, for `Sqe.buf_group`."""
+        return self._bgid
+
+    @property
+    def entries(self) -> int:
+        """How many buffers there are."""
+        return self._entries
+
+    @property
+    def nbytes(self) -> int:
+        """The size of each, in bytes."""
+        return self._nbytes
 
     def _give_all(self) -> None:
         lib.ioc_buf_ring_add(self._queue_pin, self.entries, self._pin, self.nbytes, 0, self.entries)
@@ -210,6 +224,13 @@ class Registered(RingCore):
         self._check_open()
         if not 0 <= _count(bgid, "bgid") <= 0xFFFF:
             raise ValueError(f"bgid takes 0 to 65535, not {bgid}")
+        group = self._groups.get(bgid)
+        if group is not None:
+            # Requests that were submitted before the group was registered (linked, multishot) pick from
+            # it, too: each gets it pinned.
+            for _, entry in self._ledger.entries():
+                if (entry._flags | entry._implied) & lib.IOSQE_BUFFER_SELECT and entry.buf_group == bgid:
+                    entry._pins = (*entry._pins, group)
         res = lib.ioc_unregister_buf_ring(self._handle, bgid)
         if res in (-errno.ENOENT, -errno.EINVAL) and bgid not in self._groups:
             raise errors.plain(errno.ENOENT, f"io_uring_unregister_buf_ring: there is no group {bgid}")
@@ -269,7 +290,8 @@ class Registered(RingCore):
         return self._took(lib.ioc_register(self._handle, opcode, arg, n), call)
 
     def _took_feature(self, res: int, call: str, feature: str, since: str) -> int:
-        if res == -errno.EINVAL:
+        # EINVAL has other causes too: only where the kernel is older is it for want of the feature.
+        if res == -errno.EINVAL and _version(platform.release()) < _version(since):
             return errors.check(res, call, feature=feature, since=since)
         return self._took(res, call)
 

@@ -315,3 +315,5 @@ class Ring(Registered, Bulk, Closing):
     def __del__(self) -> None:
         if getattr(self, "_state", "new") == "open":
             self._close_unasked(_AT_COLLECTION)
+        elif getattr(self, "_state", "new") == "closed" and self._handle.fd >= 0:
+            self._exit(time.monotonic())  # its close() was cut short twice
