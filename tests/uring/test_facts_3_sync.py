@@ -168,11 +168,22 @@ def test_it_waits_for_what_runs(running: Asked) -> None:
     assert running.end(1) in INTERRUPTED
 
 
-def test_a_timeout_of_0_is_over_at_once(running: Asked) -> None:
-    with pytest.raises(CancelTimeout) as caught:
-        running.ring.register_sync_cancel(1, timeout=0)
-    assert isinstance(caught.value, TimeoutError)
-    assert running.end(1) in INTERRUPTED  # interrupted all the same (3.3)
+def test_a_timeout_of_0_is_over_at_once(asked: Asked, fifo: Path) -> None:
+    for _ in range(20):
+        asked.go(1, "openat", None, fifo, os.O_RDONLY, flags=SqeFlags.ASYNC)
+        until_blocked("wait_for_partner")
+        answer: object
+        try:
+            answer = asked.ring.register_sync_cancel(1, timeout=0)
+        except (CancelTimeout, CancelNotFound) as error:
+            answer = error
+        assert asked.end(1) in INTERRUPTED  # interrupted all the same (3.3)
+        if isinstance(answer, CancelTimeout):
+            assert isinstance(answer, TimeoutError)
+            return
+        # It had ended before the second look (0), or was not found (3.5: 1 of 2,000, more under load).
+        assert answer == 0 or isinstance(answer, CancelNotFound)
+    pytest.fail("it never ran out of time")
 
 
 @pytest.mark.parametrize("flags", [ALL, ANY])

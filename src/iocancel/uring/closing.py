@@ -78,6 +78,8 @@ class Closing(RingCore):
             for entry in dropped:
                 # Perhaps in the ledger (a submit that was interrupted), but the kernel never saw it.
                 entry._ring, entry._pins, entry._gives_fd = None, (), False
+                if entry._entered:
+                    self._ledger.last(entry._user_data)
             self._drain(deadline)
         finally:
             # Also when Ctrl-C ends the draining: what has not ended goes behind the barrier.

@@ -315,6 +315,8 @@ class RingCore:
                 for entry in left:
                     if self._state != "open":  # closed meanwhile: the kernel never saw it, and will not
                         entry._pins, entry._gives_fd = (), False
+                        if entry._entered:
+                            self._ledger.last(entry._user_data)  # one fewer to wait for
                     elif not entry._entered:
                         entry._ring = cast(Any, self)
         if res != done or self._flags & _SQPOLL:
