@@ -52,7 +52,7 @@ _SETUP_SINCE = {
 _UNIQUE_FROM = 1 << 63  # numbers of our own, far from the small ones that people choose
 _LONGEST = 1 << 62  # nanoseconds: 146 years
 _MOST_AT_ONCE = 1 << 14  # completions that one call reaps
-_SETUP_TRIES = 6
+_SETUP_PAUSES = (0.001, 0.004, 0.016, 0.064, 0.256)  # seconds between tries where memory is short
 _T = TypeVar("_T")
 
 
@@ -132,11 +132,13 @@ class RingCore:
 
     def _set_up(self, entries: int, flags: int, cq_entries: int, idle: int, wq_fd: int) -> None:
         """Sets the ring up; where memory is short, again: what closed rings held is given back late."""
-        for again in range(_SETUP_TRIES):
+        pauses = iter(_SETUP_PAUSES)
+        while True:
             res = lib.ioc_ring_setup(self._handle, entries, flags, cq_entries, idle, wq_fd)
-            if res != -errno.ENOMEM or again == _SETUP_TRIES - 1:
+            pause = next(pauses, None)
+            if res != -errno.ENOMEM or pause is None:
                 break
-            time.sleep(0.001 * 4**again)
+            time.sleep(pause)
         if res == -errno.EINVAL:
             for flag, since in _SETUP_SINCE.items():
                 if flags & flag and not _flag_works(flag):
