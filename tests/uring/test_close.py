@@ -504,7 +504,7 @@ def test_a_ring_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_that_is_given_back_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from iocancel.uring import core
+    from iocancel.uring import setup
 
     answers = [-errno.ENOMEM, -errno.ENOMEM]
     real = lib
@@ -516,7 +516,7 @@ def test_memory_that_is_given_back_late_is_waited_for(monkeypatch: pytest.Monkey
         def ioc_ring_setup(self, *arguments: Any) -> int:
             return answers.pop() if answers else int(real.ioc_ring_setup(*arguments))
 
-    monkeypatch.setattr(core, "lib", Lib())
+    monkeypatch.setattr(setup, "lib", Lib())
     with Ring(4) as ring:
         assert not ring.closed
     answers[:] = [-errno.ENOMEM] * 100

@@ -18,10 +18,11 @@ from iocancel.uring import limbo, memory
 from iocancel.uring import probe as _probe
 from iocancel.uring.cqe import Cqe
 from iocancel.uring.entry import MASK64
-from iocancel.uring.flags import CancelFlags, SetupFlags, bits
+from iocancel.uring.flags import CancelFlags, SetupFlags
 from iocancel.uring.ledger import Ledger
 from iocancel.uring.prep_cancel import cancel_feature, cancel_since
 from iocancel.uring.probe import Probe
+from iocancel.uring.setup import set_up, setup_flags
 from iocancel.uring.sqe import FEATURE_SINCE, Sqe
 
 _SKIP = lib.IOSQE_CQE_SKIP_SUCCESS
@@ -30,29 +31,9 @@ _SQPOLL = lib.IORING_SETUP_SQPOLL
 _SELECT = lib.IOSQE_BUFFER_SELECT
 _LINKS = lib.IOSQE_IO_LINK | lib.IOSQE_IO_HARDLINK
 RECORD = struct.Struct("=QiI")
-_NOT_OFFERED = (
-    SetupFlags.SQE128
-    | SetupFlags.CQE32
-    | SetupFlags.NO_MMAP
-    | SetupFlags.REGISTERED_FD_ONLY
-    | SetupFlags.CQE_MIXED
-    | SetupFlags.SQE_MIXED
-    | SetupFlags.SQ_REWIND
-    | SetupFlags.NO_SQARRAY  # liburing before 2.6 would write its index array over the ring
-)
-# The set-up flags that a kernel of these days may lack, the newest first.
-_SETUP_SINCE = {
-    SetupFlags.HYBRID_IOPOLL: "6.13",
-    SetupFlags.DEFER_TASKRUN: "6.1",
-    SetupFlags.SINGLE_ISSUER: "6.0",
-    SetupFlags.TASKRUN_FLAG: "5.19",
-    SetupFlags.COOP_TASKRUN: "5.19",
-    SetupFlags.SUBMIT_ALL: "5.18",
-}
 _UNIQUE_FROM = 1 << 63  # numbers of our own, far from the small ones that people choose
 _LONGEST = 1 << 62  # nanoseconds: 146 years
 _MOST_AT_ONCE = 1 << 14  # completions that one call reaps
-_SETUP_PAUSES = (0.001, 0.004, 0.016, 0.064, 0.256)  # seconds between tries where memory is short
 _T = TypeVar("_T")
 
 
@@ -69,23 +50,9 @@ class RingCore:
         attach: RingCore | None = None,
     ) -> None:
         self._state = "new"
-        number = bits(SetupFlags, flags, "flags")
-        if number & _NOT_OFFERED:
-            raise ValueError(f"set-up flags that are not offered: {SetupFlags(number) & _NOT_OFFERED!r}")
-        _positive(entries, "entries", 32768 if not number & SetupFlags.CLAMP else 1 << 31)
-        if cq_entries is not None:
-            _positive(cq_entries, "cq_entries", 65536 if not number & SetupFlags.CLAMP else 1 << 31)
-            number |= SetupFlags.CQSIZE
-        elif number & SetupFlags.CQSIZE:
-            raise ValueError("SetupFlags.CQSIZE needs cq_entries=")
-        if not 0 <= sq_thread_idle < 1 << 32:
-            raise ValueError(f"sq_thread_idle takes 0 to 2**32 - 1 milliseconds, not {sq_thread_idle}")
-        if attach is not None:
-            if not isinstance(attach, RingCore):
-                raise TypeError(f"attach takes a Ring, not {type(attach).__name__}")
-            number |= SetupFlags.ATTACH_WQ
-        elif number & SetupFlags.ATTACH_WQ:
-            raise ValueError("SetupFlags.ATTACH_WQ needs attach=")
+        if attach is not None and not isinstance(attach, RingCore):
+            raise TypeError(f"attach takes a Ring, not {type(attach).__name__}")
+        number = setup_flags(entries, flags, cq_entries, sq_thread_idle, attach is not None)
         limbo.sweep()
         handle = lib.ioc_ring_new()
         if handle == ffi.NULL:
@@ -93,7 +60,7 @@ class RingCore:
         self._handle = ffi.gc(handle, lib.ioc_ring_free)
         wq_fd = -1 if attach is None else attach.fileno()
         try:
-            self._set_up(entries, number, cq_entries or 0, sq_thread_idle, wq_fd)
+            set_up(self._handle, entries, number, cq_entries or 0, sq_thread_idle, wq_fd)
             self._made(number, attach)
         except BaseException:  # a signal's exception, or no memory: nothing is in flight yet
             if self._state == "new":
@@ -129,21 +96,6 @@ class RingCore:
         self._provided: dict[tuple[int, int], Any] = {}
         self._state = "open"
         _lifetime.register(cast(_lifetime.Owner, self))  # Closing has what an Owner needs
-
-    def _set_up(self, entries: int, flags: int, cq_entries: int, idle: int, wq_fd: int) -> None:
-        """Sets the ring up; where memory is short, again: what closed rings held is given back late."""
-        pauses = iter(_SETUP_PAUSES)
-        while True:
-            res = lib.ioc_ring_setup(self._handle, entries, flags, cq_entries, idle, wq_fd)
-            pause = next(pauses, None)
-            if res != -errno.ENOMEM or pause is None:
-                break
-            time.sleep(pause)
-        if res == -errno.EINVAL:
-            for flag, since in _SETUP_SINCE.items():
-                if flags & flag and not _flag_works(flag):
-                    raise errors.feature_unavailable(f"IORING_SETUP_{flag.name}", since, "io_uring_setup")
-        errors.check(res, "io_uring_queue_init_params")
 
     def fileno(self) -> int:
         """The ring's fd; it polls readable when completions are there. ValueError when closed."""
@@ -440,23 +392,6 @@ class RingCore:
             raise errors.WrongThread(
                 errno.EEXIST, "the ring was set up with SINGLE_ISSUER by another thread: use it from there"
             )
-
-
-def _positive(value: int, what: str, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} takes an int, not {type(value).__name__}")
-    if not 1 <= value <= most:
-        raise ValueError(f"{what} takes 1 to {most}, not {value}")
-
-
-def _flag_works(flag: SetupFlags) -> bool:
-    """Whether the kernel knows a set-up flag: tried on a ring of its own, with what the flag needs."""
-    needs = {
-        SetupFlags.HYBRID_IOPOLL: SetupFlags.IOPOLL,
-        SetupFlags.DEFER_TASKRUN: SetupFlags.SINGLE_ISSUER,
-        SetupFlags.TASKRUN_FLAG: SetupFlags.COOP_TASKRUN,
-    }
-    return _probe.setup_works(int(flag | needs.get(flag, SetupFlags(0))))
 
 
 def _ring_of(fd: int) -> RingCore | None:
