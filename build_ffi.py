@@ -84,7 +84,7 @@ def make() -> FFI:
     builder.set_source(
         "iocancel._native",
         "".join(f'#include "{part}.h"\n' for part in PARTS),
-        sources=[os.path.relpath(CSRC / f"{part}.c", ROOT) for part in PARTS],
+        sources=[os.path.relpath(path, ROOT) for path in sorted(CSRC.glob("*.c"))],
         depends=[os.path.relpath(p, ROOT) for p in sorted(CSRC.glob("*.h"))],
         libraries=LIBRARIES,
         define_macros=[("_GNU_SOURCE", None), *((f"HAVE_{n}", "1") for n in sorted(available(wanted)))],

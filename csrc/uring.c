@@ -197,91 +197,15 @@ static unsigned fill(struct ioc_ring *r, const uint8_t *entries, unsigned n)
 	return i;
 }
 
-/* Requests of the bulk calls are known by number only: how many are in flight with each user_data. An
- * open hash table; slot i is empty where counts[i] is 0. All under the lock. */
-static unsigned bare_slot(const struct ioc_bare *b, uint64_t key)
-{
-	unsigned i = (unsigned)((key * 0x9E3779B97F4A7C15u) >> 32) & b->mask;
-
-	while (b->counts[i] && b->keys[i] != key)
-		i = (i + 1) & b->mask;
-	return i;
-}
-
-static int bare_grow(struct ioc_bare *b, unsigned more)
-{
-	struct ioc_bare new = { NULL, NULL, b->mask ? b->mask : 63, b->used };
-
-	while ((uint64_t)(b->used + more) * 2 > new.mask)
-		new.mask = new.mask * 2 + 1;
-	if (b->counts && new.mask == b->mask)
-		return 0;
-	new.keys = malloc(((size_t)new.mask + 1) * sizeof(*new.keys));
-	new.counts = calloc((size_t)new.mask + 1, sizeof(*new.counts));
-	if (!new.keys || !new.counts) {
-		free(new.keys);
-		free(new.counts);
-		return -ENOMEM;
-	}
-	for (unsigned i = 0; b->counts && i <= b->mask; i++)
-		if (b->counts[i]) {
-			unsigned j = bare_slot(&new, b->keys[i]);
-
-			new.keys[j] = b->keys[i];
-			new.counts[j] = b->counts[i];
-		}
-	free(b->keys);
-	free(b->counts);
-	*b = new;
-	return 0;
-}
-
-/* Room was made before. */
-static void bare_add(struct ioc_bare *b, uint64_t key)
-{
-	unsigned i = bare_slot(b, key);
-
-	if (!b->counts[i]++)
-		b->used++;
-	b->keys[i] = key;
-}
-
-/* One request fewer with this number; 0 where there was none. */
-static int bare_take(struct ioc_bare *b, uint64_t key)
-{
-	unsigned i, j;
-
-	if (!b->used)
-		return 0;
-	i = bare_slot(b, key);
-	if (!b->counts[i])
-		return 0;
-	if (--b->counts[i])
-		return 1;
-	b->used--;
-	/* Close the gap, so that a search never stops short of what lies behind it. */
-	for (j = (i + 1) & b->mask; b->counts[j]; j = (j + 1) & b->mask) {
-		unsigned home = (unsigned)((b->keys[j] * 0x9E3779B97F4A7C15u) >> 32) & b->mask;
-
-		if (((j - home) & b->mask) >= ((j - i) & b->mask)) {
-			b->keys[i] = b->keys[j];
-			b->counts[i] = b->counts[j];
-			b->counts[j] = 0;
-			i = j;
-		}
-	}
-	return 1;
-}
-
 int ioc_bare_add(struct ioc_ring *r, const uint64_t *user_data, unsigned n)
 {
 	int res = begin(r);
 
 	if (res)
 		return res;
-	res = bare_grow(&r->bare, n);
+	res = ioc_numbers_grow(&r->bare, n);
 	for (unsigned i = 0; !res && i < n; i++)
-		bare_add(&r->bare, user_data[i]);
+		ioc_numbers_add(&r->bare, user_data[i]);
 	leave(r);
 	unlock(r);
 	return res;
@@ -293,7 +217,7 @@ int ioc_bare_take(struct ioc_ring *r, uint64_t user_data)
 
 	if (res)
 		return res;
-	res = bare_take(&r->bare, user_data);
+	res = ioc_numbers_take(&r->bare, user_data);
 	leave(r);
 	unlock(r);
 	return res;
@@ -317,7 +241,7 @@ static void reap(struct ioc_ring *r, struct ioc_out *out)
 		const struct io_uring_cqe *c = &cq->cqes[(head + i) & mask];
 
 		out->cqe[out->n + i] = (struct ioc_cqe){ c->user_data, c->res, c->flags };
-		if (!(c->flags & IORING_CQE_F_MORE) && !bare_take(&r->bare, c->user_data))
+		if (!(c->flags & IORING_CQE_F_MORE) && !ioc_numbers_take(&r->bare, c->user_data))
 			out->other[out->others++] = out->n + i;
 	}
 	pthread_mutex_unlock(&r->lock);
@@ -417,7 +341,7 @@ static int one(struct ioc_ring *r, struct io_uring_sqe *sqe, unsigned wait_nr, s
 
 	if (res)
 		return res;
-	res = bare_grow(&r->bare, 1);
+	res = ioc_numbers_grow(&r->bare, 1);
 	if (!res && !io_uring_sq_space_left(&r->ring))
 		res = -EAGAIN;
 	if (res) {
@@ -425,7 +349,7 @@ static int one(struct ioc_ring *r, struct io_uring_sqe *sqe, unsigned wait_nr, s
 		unlock(r);
 		return res;
 	}
-	bare_add(&r->bare, sqe->user_data);
+	ioc_numbers_add(&r->bare, sqe->user_data);
 	return go(r, (const uint8_t *)sqe, 1, wait_nr, -1, out, &moved);
 }
 
@@ -489,7 +413,7 @@ int ioc_push_many(struct ioc_ring *r, const uint8_t *entry, unsigned n, const ui
 	if (n > io_uring_sq_space_left(&r->ring))
 		res = -EAGAIN;
 	else if (!(template.flags & IOSQE_CQE_SKIP_SUCCESS))
-		res = bare_grow(&r->bare, n);
+		res = ioc_numbers_grow(&r->bare, n);
 	if (!res) {
 		for (unsigned i = 0; i < n; i++) {
 			struct io_uring_sqe *sqe = io_uring_get_sqe(&r->ring);
@@ -502,7 +426,7 @@ int ioc_push_many(struct ioc_ring *r, const uint8_t *entry, unsigned n, const ui
 			if (fd)
 				sqe->fd = fd[i];
 			if (!(template.flags & IOSQE_CQE_SKIP_SUCCESS))
-				bare_add(&r->bare, sqe->user_data);
+				ioc_numbers_add(&r->bare, sqe->user_data);
 		}
 		res = (int)n;
 	}
@@ -542,7 +466,7 @@ int ioc_wake(struct ioc_ring *r, uint64_t user_data)
 
 	if (res)
 		return res;
-	bare_grow(&r->bare, 1); /* fails only without memory: then the number is not known, which hurts nobody */
+	ioc_numbers_grow(&r->bare, 1); /* fails only without memory: then the number is not known, which hurts nobody */
 	for (unsigned i = 0; i < (r->wanted ? r->wanted : 1); i++) {
 		sqe = io_uring_get_sqe(&r->ring);
 		if (!sqe) {
@@ -555,7 +479,7 @@ int ioc_wake(struct ioc_ring *r, uint64_t user_data)
 		io_uring_prep_nop(sqe);
 		sqe->user_data = user_data;
 		if (r->bare.counts)
-			bare_add(&r->bare, user_data);
+			ioc_numbers_add(&r->bare, user_data);
 	}
 	res = enter(r, flush(&r->ring, &fresh), 0, IORING_ENTER_SQ_WAKEUP, -1);
 	leave(r);
@@ -590,129 +514,4 @@ int ioc_register(struct ioc_ring *r, unsigned opcode, void *arg, unsigned nr)
 		res = -errno;
 	leave(r);
 	return (int)res;
-}
-
-int ioc_register_update(struct ioc_ring *r, unsigned opcode, unsigned offset, void *data, unsigned nr)
-{
-	struct {
-		uint32_t offset, resv;
-		uint64_t data;
-	} update = { offset, 0, (uint64_t)(uintptr_t)data };
-	struct {
-		uint32_t offset, resv;
-		uint64_t data, tags;
-		uint32_t nr, resv2;
-	} update2 = { offset, 0, (uint64_t)(uintptr_t)data, 0, nr, 0 };
-
-	if (opcode == IORING_REGISTER_FILES_UPDATE)
-		return ioc_register(r, opcode, &update, nr);
-	return ioc_register(r, opcode, &update2, sizeof(update2));
-}
-
-int ioc_register_sparse(struct ioc_ring *r, unsigned opcode, unsigned nr)
-{
-	struct {
-		uint32_t nr, flags;
-		uint64_t resv2, data, tags;
-	} reg = { nr, IORING_RSRC_REGISTER_SPARSE, 0, 0, 0 };
-
-	return ioc_register(r, opcode, &reg, sizeof(reg));
-}
-
-/* The kernel's ABI, not the header's struct: liburing 2.3's has no opcode, which came with 6.6. */
-int ioc_sync_cancel(struct ioc_ring *r, uint64_t user_data, int fd, unsigned flags, unsigned opcode,
-		    int64_t seconds, int64_t nanoseconds)
-{
-	struct {
-		uint64_t addr;
-		int32_t fd;
-		uint32_t flags;
-		struct ioc_timespec timeout;
-		uint8_t opcode, pad[7];
-		uint64_t pad2[3];
-	} reg;
-
-	_Static_assert(sizeof(reg) == 64, "struct io_uring_sync_cancel_reg");
-	memset(&reg, 0, sizeof(reg));
-	reg.addr = user_data;
-	reg.fd = fd;
-	reg.flags = flags;
-	reg.timeout.tv_sec = seconds;
-	reg.timeout.tv_nsec = nanoseconds;
-	reg.opcode = (uint8_t)opcode;
-	return ioc_register(r, IORING_REGISTER_SYNC_CANCEL, &reg, 1);
-}
-
-/* Sets supported[op] to 1 for each opcode below n that the kernel has; returns the number of opcodes. */
-int ioc_probe(struct ioc_ring *r, uint8_t *supported, unsigned n)
-{
-	union {
-		struct io_uring_probe probe;
-		uint8_t room[sizeof(struct io_uring_probe) + 256 * sizeof(struct io_uring_probe_op)];
-	} u;
-	int res;
-
-	memset(&u, 0, sizeof(u));
-	res = ioc_register(r, IORING_REGISTER_PROBE, &u, 256);
-	if (res < 0)
-		return res;
-	for (unsigned i = 0; i < n; i++)
-		supported[i] = i <= u.probe.last_op && u.probe.ops[i].flags & IO_URING_OP_SUPPORTED;
-	return u.probe.last_op + 1;
-}
-
-int ioc_register_buf_ring(struct ioc_ring *r, void *memory, unsigned entries, unsigned group, unsigned flags)
-{
-	struct {
-		uint64_t ring_addr;
-		uint32_t ring_entries;
-		uint16_t bgid, flags;
-		uint64_t resv[3];
-	} reg = { (uint64_t)(uintptr_t)memory, entries, (uint16_t)group, (uint16_t)flags, { 0, 0, 0 } };
-
-	io_uring_buf_ring_init(memory);
-	return ioc_register(r, IORING_REGISTER_PBUF_RING, &reg, 1);
-}
-
-int ioc_unregister_buf_ring(struct ioc_ring *r, unsigned group)
-{
-	struct {
-		uint64_t ring_addr;
-		uint32_t ring_entries;
-		uint16_t bgid, flags;
-		uint64_t resv[3];
-	} reg = { 0, 0, (uint16_t)group, 0, { 0, 0, 0 } };
-
-	return ioc_register(r, IORING_UNREGISTER_PBUF_RING, &reg, 1);
-}
-
-/* Hands n buffers of `size` bytes, numbered from `first` and one behind the other from `base` on, to
- * the kernel. */
-void ioc_buf_ring_add(void *memory, unsigned entries, void *base, unsigned size, unsigned first, unsigned n)
-{
-	static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER; /* the GIL is not held here */
-	struct io_uring_buf_ring *br = memory;
-
-	pthread_mutex_lock(&one_at_a_time);
-	for (unsigned i = 0; i < n; i++)
-		io_uring_buf_ring_add(br, (char *)base + (size_t)i * size, size, (unsigned short)(first + i),
-				      io_uring_buf_ring_mask(entries), (int)i);
-	io_uring_buf_ring_advance(br, (int)n);
-	pthread_mutex_unlock(&one_at_a_time);
-}
-
-uint64_t ioc_address(void *pointer)
-{
-	return (uint64_t)(uintptr_t)pointer;
-}
-
-uint64_t ioc_epoll_data(struct epoll_event *event)
-{
-	return event->data.u64;
-}
-
-void ioc_set_epoll(struct epoll_event *event, uint32_t events, uint64_t data)
-{
-	event->events = events;
-	event->data.u64 = data;
 }

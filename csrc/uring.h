@@ -1,6 +1,7 @@
 /* liburing, as the bindings call it: see uring.c. No policy in here. */
 #ifndef IOC_URING_H
 #define IOC_URING_H
+#include "numbers.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -267,11 +268,7 @@ struct ioc_ring {
 	int state, fd, ext_arg, closing;
 	pthread_t closer;
 	struct ioc_out *out; /* the bindings' own, for the hot paths */
-	struct ioc_bare {
-		uint64_t *keys;
-		uint32_t *counts;
-		unsigned mask, used;
-	} bare;
+	struct ioc_numbers bare; /* requests that only their number is known of */
 };
 struct ioc_cqe {
 	uint64_t user_data;

@@ -43,7 +43,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add = parser.add_argument
     add("series", nargs="*", metavar="VERSION", help=f"of {known} (default: all of them)")
     add("--update", action="store_true", help="look for newer kernels than those in the cache")
-    add("--limit", type=float, default=300, metavar="SECONDS", help="for each kernel (default: 300)")
+    add("--limit", type=float, default=1200, metavar="SECONDS", help="for each kernel (default: 1200)")
     add("--jobs", type=int, default=jobs, help="guests at a time (default: %(default)s)")
     add("--smp", type=int, default=1, help="processors of each guest (default: 1)")
     add("--accel", choices=boot.ACCELERATORS, default=accelerator, help="default: $IOCANCEL_ACCEL or tcg")

@@ -30,6 +30,7 @@ CLOSE_TIMEOUT = 5.0
 
 _AT_EXIT = 1.0
 _PATIENCE = 1.0
+_PAUSE = 0.005  # seconds from one round of cancels to the next
 _ANY = lib.IORING_ASYNC_CANCEL_ANY
 _BATCH = 1024
 _CANCEL = bytearray(64)
@@ -114,7 +115,7 @@ class Closing(RingCore):
         out = self._out
         self._late()
         number = self._unique()
-        pause = 0.005
+        pause, before = _PAUSE, 0
         first = True
         while True:
             if first and lib.ioc_sq_ready(self._handle):
@@ -132,7 +133,9 @@ class Closing(RingCore):
                 lib.ioc_sync_cancel(self._handle, 0, -1, _ANY, 0, 0, 0)
             first = False
             again = time.monotonic() + pause
-            pause = min(2 * pause, 1.0)
+            # What goes on ending is asked again soon, what does not ever more seldom.
+            pause = _PAUSE if len(targets) < before else min(2 * pause, 1.0)
+            before = len(targets)
             while self._held():
                 left = left_of(again if deadline is None else min(again, deadline))
                 if not left:
@@ -145,10 +148,11 @@ class Closing(RingCore):
                 return
 
     def _held(self) -> list[int]:
-        """The user_data of what must end before its memory can be freed, the newest first."""
-        held = dict.fromkeys(
-            user_data for user_data, entry in self._ledger.entries() if entry._gives_fd or _memory(entry)
-        )
+        """The user_data of what must end before its memory can be freed, the newest first.
+
+        As often as there are requests with it: a cancel by user_data takes one.
+        """
+        held = [user_data for user_data, entry in self._ledger.entries() if entry._gives_fd or _memory(entry)]
         return [user_data for user_data in reversed(held) if not self._is_sticky(user_data)]
 
     def _is_sticky(self, user_data: int) -> bool:

@@ -273,6 +273,7 @@ class Ring(Registered, Bulk, Closing):
         ever: there None is refused with ValueError; use `prep_cancel64` and `wait()`.
         """
         self._check_open()
+        self._ask(lib.ioc_sq_ready)  # a child of a fork that Python did not see is told so first
         call = "io_uring_register_sync_cancel"
         number = memory.file_number(fd)
         asked, op = 0, 0

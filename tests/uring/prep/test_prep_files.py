@@ -202,12 +202,12 @@ def test_splice_and_tee(go: Any, file: Any) -> None:
         assert go.ok("splice", file, 2, one[1], -1, 5) == 5
         assert go.ok("tee", one[0], two[1], 3) == 3
         assert os.read(two[0], 10) == b"234"
-        assert go.ok("splice", one[0], -1, file, 0, 100) == 5
-        file.seek(0)
-        assert file.read() == b"2345656789"
+        # Not into the same file: the pipe holds the file's own page, and would copy it onto itself.
+        assert go.ok("splice", one[0], -1, two[1], -1, 100) == 5
+        assert os.read(two[0], 10) == b"23456"
         go.ring.register_files([file])
         assert go.ok("splice", 0, 1, one[1], -1, 3, fd_in_fixed=True) == 3
-        assert os.read(one[0], 10) == b"345"
+        assert os.read(one[0], 10) == b"123"
     finally:
         for end in (*one, *two):
             os.close(end)

@@ -48,7 +48,7 @@ def test_provided_buffers(go: Any, pipe: tuple[int, int]) -> None:
     with pytest.raises(BufferError):
         memory.append(0)  # the kernel's until the ring is closed
     os.write(pipe[1], b"abc")
-    cqe = go("read", pipe[0], None, 0, buf_group=5)
+    cqe = go("read", pipe[0], None, 0, nbytes=8, buf_group=5)  # 5.10 takes no length as 0
     assert cqe.check() == 3
     assert cqe.buffer_id in range(2, 6)
     at = 8 * (cqe.buffer_id - 2)
