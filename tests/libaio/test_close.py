@@ -523,7 +523,8 @@ def test_fork_with_one_that_was_kept(run: Run) -> None:
         "    assert not kernel._abandoned and not iocb.in_flight and context.close() == []\n"
         "else:\n"
         "    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0\n"
-        "    kernel.lib = real; Context().close()\n"
-        "    assert not kernel._abandoned; print('good')\n",
+        "    kernel.lib = real\n"
+        "    while kernel._abandoned: Context().close()\n"  # the cancelled poll's event may come a little later
+        "    print('good')\n",
     )
     assert (ended.stdout, ended.stderr, ended.returncode) == ("good\n", "", 0)

@@ -117,18 +117,23 @@ class Bulk(RingCore):
         try:
             if not 0 <= n <= 2:
                 self._wanted(n)
-            how = _simple(flags) << 16 | n if flags else n
+            left = n
+            if self._undelivered is not None:  # of an interrupted call: they count, and come first
+                self._stash()
+                left = max(0, n - self._pending())
+            how = _simple(flags) << 16 | left if flags else left
             seen = self._seen
             count = _cancel_one(self._handle, target, user_data, how, seen)
-            if count == _CANCEL_FIRST:
-                self._seen = seen ^ 1
-                return [(user_data, 0, 0), (target, _ECANCELED, 0)]
-            if count == _TARGET_FIRST:
-                self._seen = seen ^ 1
-                return [(target, _ECANCELED, 0), (user_data, 0, 0)]
+            if self._undelivered is None:
+                if count == _CANCEL_FIRST:
+                    self._seen = seen ^ 1
+                    return [(user_data, 0, 0), (target, _ECANCELED, 0)]
+                if count == _TARGET_FIRST:
+                    self._seen = seen ^ 1
+                    return [(target, _ECANCELED, 0), (user_data, 0, 0)]
             if count < 0 and count != -errno.EINTR:
                 self._took(count, "io_uring_submit")
-            if self._out.n < n:
+            if self._out.n < left:
                 self._fetch(n, None, submit=False)
             return self._take()
         finally:

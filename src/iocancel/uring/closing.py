@@ -183,7 +183,8 @@ class Closing(RingCore):
         """Takes completions that nobody will ask for any more: fds in them are closed."""
         while True:
             self._take(self._late_one)
-            lib.ioc_enter(self._handle, ffi.NULL, 0, 0, -1, self._out, ffi.NULL)
+            # Submits nothing: what the kernel has not taken yet is dropped, see _drain.
+            lib.ioc_enter(self._handle, ffi.NULL, lib.IOC_NO_SUBMIT, 0, -1, self._out, ffi.NULL)
             if not self._out.n:
                 return
 
@@ -226,15 +227,17 @@ class Closing(RingCore):
             read_end, write_end = os.pipe()
         except OSError:  # no fd left
             return None
-        one = ffi.new("int[]", [write_end])
-        res = lib.ioc_register(self._handle, lib.IORING_REGISTER_FILES, one, 1)
-        if res == -errno.EBUSY:  # there is a table already
-            res = lib.ioc_register_update(self._handle, lib.IORING_REGISTER_FILES_UPDATE, 0, one, 1)
-        os.close(write_end)
-        if res < 0:
-            os.close(read_end)
-            return None
-        return read_end
+        res = -errno.EINTR  # what a signal's exception leaves it at
+        try:
+            one = ffi.new("int[]", [write_end])
+            res = lib.ioc_register(self._handle, lib.IORING_REGISTER_FILES, one, 1)
+            if res == -errno.EBUSY:  # there is a table already
+                res = lib.ioc_register_update(self._handle, lib.IORING_REGISTER_FILES_UPDATE, 0, one, 1)
+        finally:
+            os.close(write_end)
+            if res < 0:
+                os.close(read_end)
+        return read_end if res >= 0 else None
 
     def _forked(self) -> None:
         if self._state == "open":

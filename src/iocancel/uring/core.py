@@ -164,6 +164,10 @@ class RingCore:
         self._undelivered = None
         return made
 
+    def _pending(self) -> int:
+        """How many completions a call has taken that a signal's exception then ended: they come first."""
+        return 0 if self._undelivered is None else len(self._undelivered[0])
+
     def _stash(self) -> None:
         """Moves what was reaped from C memory to `_undelivered`."""
         out = self._settle_seen()
@@ -218,7 +222,7 @@ class RingCore:
 
     def _fetch(self, n: int, deadline: float | None, submit: bool) -> None:
         """Waits until `n` completions are in `_out`."""
-        out, wanted = self._out, self._wanted(n)
+        out, wanted = self._out, self._wanted(n) - self._pending()
         while True:
             left = left_of(deadline)
             if submit:  # what is prepared, and what an earlier round left in the queue
@@ -408,7 +412,7 @@ def deadline_of(timeout: float | None) -> float | None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
         raise TypeError(f"timeout takes seconds as float or int, or None, not {type(timeout).__name__}")
-    if math.isnan(timeout) or timeout < 0:
+    if timeout != timeout or timeout < 0:  # nan; and an int of any size is compared as it is
         raise ValueError(f"timeout takes a number of seconds >= 0, not {timeout}")
     return None if timeout > _LONGEST / 1e9 else time.monotonic() + timeout
 

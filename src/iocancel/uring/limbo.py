@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import os
 import select
-from collections import deque
 
 from iocancel import _lifetime
 
-_waiting: deque[tuple[int, object]] = deque()  # (read end of the barrier, what must live until it hangs up)
+_waiting: dict[int, object] = {}  # read end of the barrier -> what must live until it hangs up
 
 
 def keep(read_end: int | None, things: object) -> None:
@@ -24,12 +23,12 @@ def keep(read_end: int | None, things: object) -> None:
     if read_end is None:
         _lifetime.keep_forever(things)
     else:
-        _waiting.append((read_end, things))
+        _waiting[read_end] = things
 
 
 def wait(read_end: int, timeout_ns: int) -> None:
     """Wait until a barrier that is kept here hangs up, and free what it kept."""
-    if any(kept == read_end for kept, _ in _waiting):
+    if read_end in _waiting:
         poll = select.poll()
         poll.register(read_end, 0)
         poll.poll(None if timeout_ns < 0 else timeout_ns / 1e6)
@@ -38,30 +37,24 @@ def wait(read_end: int, timeout_ns: int) -> None:
 
 def sweep() -> int:
     """Free what the kernel has let go of by now; returns how much still waits."""
-    for _ in range(len(_waiting)):
-        try:
-            read_end, things = _waiting.popleft()
-        except IndexError:  # another thread sweeps, too
-            break
+    for read_end in list(_waiting):
         poll = select.poll()
         poll.register(read_end, 0)
-        if poll.poll(0):
+        # Out of the table only when it has hung up, and by one thread.
+        if poll.poll(0) and _waiting.pop(read_end, None) is not None:
             os.close(read_end)
-        else:
-            _waiting.append((read_end, things))
     return len(_waiting)
 
 
 def _in_child() -> None:
     # The kernel writes to the parent's memory, not to the child's copies.
     while _waiting:
-        read_end, _ = _waiting.popleft()
-        os.close(read_end)
+        os.close(_waiting.popitem()[0])
 
 
 def _at_exit() -> None:
     if sweep():
-        for _, things in _waiting:
+        for things in _waiting.values():
             _lifetime.keep_forever(things)
 
 

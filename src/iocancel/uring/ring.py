@@ -107,7 +107,7 @@ class Ring(Registered, Bulk, Closing):
     def cq_ready(self) -> int:
         """How many completions are in the queue and not reaped yet (io_uring_cq_ready(3))."""
         self._check_open()
-        return self._ask(lib.ioc_cq_ready) + int(self._settle_seen().n)
+        return self._ask(lib.ioc_cq_ready) + int(self._settle_seen().n) + self._pending()
 
     @property
     def cq_overflow(self) -> int:
@@ -177,7 +177,7 @@ class Ring(Registered, Bulk, Closing):
         self._check_open()
         self._start_reaping()
         try:
-            wanted, out = self._wanted(n), self._settle_seen()
+            wanted, out = self._wanted(n) - self._pending(), self._settle_seen()
             res = self._enter(max(0, wanted - out.n), left_of(deadline), ffi.NULL)
             taken = 0 if res == -errno.EINTR else self._took(res, "io_uring_submit_and_wait")
             while wanted > out.n + self._ask(lib.ioc_cq_ready):
