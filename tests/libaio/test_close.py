@@ -524,7 +524,7 @@ def test_fork_with_one_that_was_kept(run: Run) -> None:
         "else:\n"
         "    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0\n"
         "    kernel.lib = real\n"
-        "    while kernel._abandoned: Context().close()\n"  # the cancelled poll's event may come a little later
+        "    while kernel._abandoned: Context().close()\n"  # its event may come later
         "    print('good')\n",
     )
     assert (ended.stdout, ended.stderr, ended.returncode) == ("good\n", "", 0)
