@@ -169,8 +169,9 @@ while not rings or not rings[0]._reaper:
 
 
 def test_closing_is_quick_behind_a_silent_chain_whose_head_failed(pipe: tuple[int, int]) -> None:
+    with Ring(1) as ring:
+        need_silent(ring)
     ring = Ring(8)
-    need_silent(ring)
     sqe = ring.get_sqe()
     sqe.user_data, sqe.flags = 1, SqeFlags.IO_LINK | SILENT
     sqe.prep_read(1 << 20, bytearray(1))
