@@ -161,7 +161,8 @@ def test_refused_flags_become_feature_unavailable_where_the_kernel_lacks_them(
             run(ring, 1)
             continue
         [cqe] = run(ring, 1)
-        if works & flag:
+        if works & flag or (flag is CancelFlags.USERDATA and cqe.res == -errno.ENOENT):
+            # (Debian's 6.1 acts on USERDATA by itself, but beside FD cancels by the fd alone.)
             assert cqe.res in (0, -errno.ENOENT, -errno.EBADF)
         else:
             assert cqe.res == -errno.EINVAL
