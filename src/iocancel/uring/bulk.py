@@ -109,35 +109,47 @@ class Bulk(RingCore):
         Returns:
             (user_data, res, flags) of each completion; errors are as for `submit_and_reap()`.
         """
-        if self._owner or self._staged:
-            self._flush_first()
+        if self._owner or self._staged or self._undelivered is not None or n != 2:
+            return self._submit_cancel(target, user_data, flags, n)
         if self._reaper:  # no bytecode between this and the store lets another thread run
             raise self._busy()
         self._reaper = -1
         try:
-            if not 0 <= n <= 2:
-                self._wanted(n)
-            left = n
+            seen = self._seen
+            how = _simple(flags) << 16 | 2 if flags else 2
+            count = _cancel_one(self._handle, target, user_data, how, seen)
+            if count == _CANCEL_FIRST:
+                self._seen = seen ^ 1
+                return [(user_data, 0, 0), (target, _ECANCELED, 0)]
+            if count == _TARGET_FIRST:
+                self._seen = seen ^ 1
+                return [(target, _ECANCELED, 0), (user_data, 0, 0)]
+            return self._cancelled(count, 2, 2)
+        finally:
+            self._reaper = 0
+
+    def _submit_cancel(self, target: int, user_data: int, flags: int, n: int) -> list[tuple[int, int, int]]:
+        """The same, where there is more to it."""
+        self._flush_first()
+        self._start_reaping()
+        try:
+            left = self._wanted(n)
             if self._undelivered is not None:  # of an interrupted call: they count, and come first
                 self._stash()
                 left = max(0, n - self._pending())
             how = _simple(flags) << 16 | left if flags else left
-            seen = self._seen
-            count = _cancel_one(self._handle, target, user_data, how, seen)
-            if self._undelivered is None:
-                if count == _CANCEL_FIRST:
-                    self._seen = seen ^ 1
-                    return [(user_data, 0, 0), (target, _ECANCELED, 0)]
-                if count == _TARGET_FIRST:
-                    self._seen = seen ^ 1
-                    return [(target, _ECANCELED, 0), (user_data, 0, 0)]
-            if count < 0 and count != -errno.EINTR:
-                self._took(count, "io_uring_submit")
-            if self._out.n < left:
-                self._fetch(n, None, submit=False)
-            return self._take()
+            count = _cancel_one(self._handle, target, user_data, how, self._seen)
+            return self._cancelled(count, n, left)
         finally:
             self._reaper = 0
+
+    def _cancelled(self, count: int, n: int, left: int) -> list[tuple[int, int, int]]:
+        """What a cancel's call has brought, and what is still to come of `n`."""
+        if count < 0 and count != -errno.EINTR:
+            self._took(count, "io_uring_submit")
+        if self._out.n < left:
+            self._fetch(n, None, submit=False)
+        return self._take()
 
     def _flush_first(self) -> None:
         """What was prepared goes first; a single issuer's ring is its thread's."""
