@@ -265,7 +265,8 @@ def test_a_keyboard_interrupt_anywhere_loses_nothing(work: Any, rounds: Callable
             number += step
             reached = interrupted_at(number, work, other)
     sys.settrace(before)
-    assert number > 100  # it has got through
+    # It has got through; from 3.12 on the interpreter shows a tracer fewer of the places.
+    assert number > (100 if sys.version_info < (3, 12) else 30)
 
 
 def interrupted_at(
