@@ -435,6 +435,50 @@ int ioc_push_many(struct ioc_ring *r, const uint8_t *entry, unsigned n, const ui
 	return res;
 }
 
+/* Cancels by user_data, in the order given: fills, submits and reaps, in rounds of what the queue holds, so
+ * that a full queue never keeps a cancel out. Each one's own number is its target's with the bits of `mark`;
+ * `flags` are the entries' (CQE_SKIP_SUCCESS where there is such a thing). *sent says how many were moved
+ * into the queue. Returns 0 or a negated errno. */
+int ioc_cancel_many(struct ioc_ring *r, const uint64_t *tokens, unsigned n, uint64_t mark, unsigned flags,
+		    struct ioc_out *out, unsigned *sent)
+{
+	int res = begin(r), idle = 0;
+
+	if (res)
+		return res;
+	do {
+		struct io_uring_sqe *sqe;
+		unsigned to_submit, fresh = 0, before = out->n, sq_flags;
+
+		while (*sent < n && (sqe = io_uring_get_sqe(&r->ring))) {
+			memset(sqe, 0, sizeof(*sqe));
+			io_uring_prep_cancel64(sqe, tokens[*sent], 0);
+			sqe->flags = (uint8_t)flags;
+			sqe->user_data = tokens[*sent] | mark;
+			++*sent;
+		}
+		to_submit = flush(&r->ring, &fresh);
+		sq_flags = IO_URING_READ_ONCE(*r->ring.sq.kflags);
+		res = enter(r, to_submit, 0,
+			    sq_flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN) ? IORING_ENTER_GETEVENTS : 0, -1);
+		unlock(r); /* reap takes it */
+		reap(r, out);
+		pthread_mutex_lock(&r->lock);
+		/* EBUSY: the completion queue is full, and was emptied just now. EAGAIN: no memory for a moment. */
+		if (res == -EBUSY || res == -EAGAIN)
+			idle = out->n == before ? idle + 1 : 0;
+		else if (res < 0)
+			break;
+		else
+			idle = res == 0 && to_submit ? idle + 1 : 0;
+	} while ((*sent < n || r->ring.sq.sqe_tail != io_uring_smp_load_acquire(r->ring.sq.khead)) && idle < 100);
+	if (res > 0 || (res < 0 && idle < 100 && *sent == n && (res == -EBUSY || res == -EAGAIN)))
+		res = 0;
+	leave(r);
+	unlock(r);
+	return res;
+}
+
 /* Makes NOPs of the entries that the kernel has not taken: their completions come, their effects do not. */
 int ioc_defuse(struct ioc_ring *r)
 {

@@ -35,6 +35,8 @@ int ioc_poll_one(struct ioc_ring *ring, int fd, unsigned poll_mask, uint64_t use
 int ioc_cancel_one(struct ioc_ring *ring, uint64_t target, uint64_t user_data, unsigned how, unsigned seen);
 int ioc_push_many(struct ioc_ring *ring, const uint8_t *entry, unsigned n, const uint64_t *user_data,
 		  const uint64_t *addr, const int32_t *fd);
+int ioc_cancel_many(struct ioc_ring *ring, const uint64_t *tokens, unsigned n, uint64_t mark, unsigned flags,
+		    struct ioc_out *out, unsigned *sent);
 int ioc_defuse(struct ioc_ring *ring);
 int ioc_wake(struct ioc_ring *ring, uint64_t user_data);
 int64_t ioc_sq_ready(struct ioc_ring *ring);

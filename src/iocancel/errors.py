@@ -21,6 +21,7 @@ __all__ = [
     "EngineUnavailable",
     "FeatureUnavailable",
     "OperationCancelled",
+    "OperationTimedOut",
     "QueueFull",
     "WrongThread",
     "check",
@@ -29,6 +30,10 @@ __all__ = [
 
 class OperationCancelled(OSError):
     """The operation was cancelled: it did not happen (errno ECANCELED)."""
+
+
+class OperationTimedOut(OperationCancelled, TimeoutError):
+    """The operation was cancelled by a deadline: it did not happen (errno ECANCELED)."""
 
 
 class CancelNotFound(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -76,7 +77,8 @@ def test_a_running_connect_is_interrupted(asked: Asked, tmp_path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as client:
             asked.go(1, "connect", client, path, flags=SqeFlags.ASYNC)
             until_blocked("unix_wait_for_peer")
-            assert asked.cancel(1) == ALREADY
+            # 7.2 says "not found" now and then, of a connect that it has just interrupted.
+            assert asked.cancel(1) in (ALREADY, -errno.ENOENT)
             assert asked.end(1) in INTERRUPTED  # -EINTR here
 
 

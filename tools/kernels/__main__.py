@@ -48,6 +48,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--smp", type=int, default=1, help="processors of each guest (default: 1)")
     add("--accel", choices=boot.ACCELERATORS, default=accelerator, help="default: $IOCANCEL_ACCEL or tcg")
     add("--module", action="append", default=[], metavar="NAME[:PARAMETERS]", help="load this one, too")
+    add("--again", action="store_true", help="run what failed once more, by itself; both runs are shown")
     add("--json", type=Path, metavar="FILE", help="also write the results there")
     options = parser.parse_args(ours)
     for series in options.series:
@@ -92,8 +93,22 @@ def script(pytest: list[str]) -> str:
     return f"cd {shlex.quote(str(ROOT))} || exit 126\n{exports}exec {shlex.join(command)}\n"
 
 
-def run(series: str, options: argparse.Namespace, command: str) -> Result:
-    """Run the tests under one kernel."""
+def run(series: str, options: argparse.Namespace, pytest: list[str]) -> list[Result]:
+    """Run the tests under one kernel; with `--again` the failed ones twice. The last result counts."""
+    first = once(series, options, script(pytest), series)
+    if not options.again or first.broken or not first.failed:
+        return [first]
+    return [first, once(series, options, script(sorted(map(node, first.failed))), f"{series}-again")]
+
+
+def node(name: str) -> str:
+    """Return what pytest takes for a test that its report names."""
+    module, _, rest = name.partition("::")
+    return f"{module.replace('.', '/')}.py::{rest}"
+
+
+def once(series: str, options: argparse.Namespace, command: str, name: str) -> Result:
+    """Boot once and run."""
     try:
         kernel = fetch.find(series, update=options.update)
     except (fetch.FetchError, OSError, subprocess.CalledProcessError) as error:
@@ -101,7 +116,7 @@ def run(series: str, options: argparse.Namespace, command: str) -> Result:
     extra = {**MODULES, **dict(each.partition(":")[::2] for each in options.module)}
     machine = boot.Machine(options.accel, options.smp, modules=tuple(extra.items()))
     done = boot.run(kernel, machine, command, options.limit)
-    log = LOGS / f"{series}.log"
+    log = LOGS / f"{name}.log"
     log.write_text(f"{done.output}\n\n=== console\n{done.console}")
     result = judge(kernel.release, done)
     result.log = str(log.relative_to(ROOT))
@@ -116,12 +131,13 @@ def main() -> int:
     options, pytest = parse(sys.argv[1:])
     LOGS.mkdir(parents=True, exist_ok=True)
     prepare(pytest)
-    command = script(pytest)
     results = []
     with ThreadPoolExecutor(max(1, options.jobs)) as pool:
-        for result in pool.map(lambda series: run(series, options, command), options.series or fetch.SUITES):
-            print("\n".join(result.lines()), flush=True)
-            results.append(result)
+        for runs in pool.map(lambda series: run(series, options, pytest), options.series or fetch.SUITES):
+            print("\n".join(line for result in runs for line in result.lines()), flush=True)
+            results.append(runs[-1])
+            if len(runs) > 1:  # the whole suite's figures, and the failures that came twice
+                results[-1].passed += runs[0].passed
     if options.json:
         options.json.write_text(json.dumps([result.as_json() for result in results], indent=1) + "\n")
     passed = sum(result.passed for result in results)

@@ -1,0 +1,30 @@
+"""The engine on io_uring."""
+
+from iocancel.engines.uring.carrier import UringCarrier
+from iocancel.operation import Verbs
+
+
+class UringEngine(Verbs):
+    """Operations carried by io_uring. Linux 5.10 and later.
+
+    Args:
+        entries: how many entries one system call can take, a power of two up to 32768. None takes 1024, and
+            fewer where the limit on locked memory (RLIMIT_MEMLOCK) does not allow that. It does not limit how
+            many operations can be in flight.
+
+    Raises:
+        EngineUnavailable: no ring can be had here; `.reason` and `.remedy` say why and what helps.
+    """
+
+    _carrier: UringCarrier
+
+    def __init__(self, entries: int | None = None) -> None:
+        super().__init__(UringCarrier(entries))
+        self._carrier.attach(self)
+
+    def fileno(self) -> int:
+        """The ring's fd: readable when completions are there (then `reap`)."""
+        return self._carrier.fileno()
+
+
+__all__ = ["UringCarrier", "UringEngine"]

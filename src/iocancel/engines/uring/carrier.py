@@ -1,0 +1,256 @@
+"""Operations to io_uring and back. The way is short: entries are made at the call, joined, and one call of C
+moves them into the queue, submits, waits and brings what has come.
+
+Facts that this rests on (docs/kernel-facts.md has more):
+
+- A cancel whose success is not to be told (CQE_SKIP_SUCCESS, Linux 5.17) tells its failure all the same,
+  in the very call that submits it.
+- Completions that outnumber the queue are kept by the kernel and come as it is emptied.
+- Only the thread that submits may wait and reap here: the kernel cancels what a thread that exits submitted.
+- The wait's own timeout also covers requests that a worker executes, where link timeouts never fire.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import weakref
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from iocancel import errors
+from iocancel._native import ffi, lib
+from iocancel.engines.uring import entries as _entries
+from iocancel.engines.uring import multishot
+from iocancel.engines.uring.ring import EngineRing, open_ring
+from iocancel.operation import ANSWER, OTHER, Operation, Reach
+from iocancel.uring.core import RECORD
+from iocancel.uring.sqe import FEATURE_SINCE
+
+_ENTER_AGAIN = frozenset([-errno.EINTR, -errno.ETIME, -errno.EBUSY, -errno.EAGAIN])
+_WAKE = OTHER | 1
+_TIMER = OTHER | 1 << 60
+_POLLIN = 1
+_PATIENCE = 5.0  # seconds for what a worker is executing to end, once its deadline has passed
+_NULL = ffi.NULL
+_enter, _cancel_many = lib.ioc_enter, lib.ioc_cancel_many
+
+
+class UringBatch:
+    """Entries on their way in."""
+
+    __slots__ = ("_links", "moved", "ops", "raw")
+
+    def __init__(self, ops: Sequence[Operation[Any]]) -> None:
+        self.ops = ops
+        self.raw = b"".join([op._entry for op in ops])
+        self.moved = ffi.new("unsigned *")
+        self._links = len(self.raw) != 64 * len(ops)
+
+    def taken(self) -> int:
+        """How many operations are in the queue. C counts entries: one with a link timeout has two."""
+        moved: int = self.moved[0]
+        if not self._links:
+            return moved
+        for i, op in enumerate(self.ops):
+            if moved <= 0:
+                return i
+            moved -= len(op._entry) // 64
+        return len(self.ops)
+
+
+class UringCarrier:
+    """See iocancel.operation.carrier."""
+
+    name = "uring"
+    keeps_deadlines = True
+
+    def __init__(self, entries: int | None) -> None:
+        self._ring = open_ring(entries)
+        wake = lib.ioc_wake_new()
+        if wake == _NULL:
+            number = ffi.errno
+            self._ring.close()
+            errors.check(-number, "eventfd")
+        self._wake = ffi.gc(wake, lib.ioc_wake_free)
+        self._armed = False
+        self._sent = ffi.new("unsigned *")
+        # A cancel that succeeds need not say so, where the kernel can keep silent (5.17).
+        self._silent = lib.IOSQE_CQE_SKIP_SUCCESS if self._ring.features & lib.IORING_FEAT_CQE_SKIP else 0
+        self._opcodes = self._ring.probe()
+        self._prepare: dict[str, Callable[..., None]] = {}
+        self._groups = 0
+        self._stuck = 0
+        self._fill_table()
+
+    def _fill_table(self) -> None:
+        for name, (opcode, since, make) in _entries.TABLE.items():
+            if self._opcodes.supports(opcode):
+                self._prepare[name] = make
+            else:
+                self._prepare[name] = _lacking(name, since)
+
+    def attach(self, engine: Any) -> None:
+        """The engine that this belongs to: at the interpreter's end it goes first."""
+        self._ring.engine = weakref.ref(engine)
+
+    def fileno(self) -> int:
+        """The ring's fd."""
+        return self._ring.fileno()
+
+    # In
+
+    def prepare(self, op: Operation[Any], *args: Any) -> None:
+        """See Carrier."""
+        if op._items is not None:
+            args[0].fill(op)
+            return
+        self._prepare[op._kind.name](op, *args)
+        if op._expires is not None:
+            _entries.link_timeout(op, _TIMER)
+
+    def batch(self, ops: Sequence[Operation[Any]]) -> UringBatch:
+        """See Carrier."""
+        return UringBatch(ops)
+
+    def go(self, batch: Any, wait: bool, timeout: float | None) -> None:
+        """See Carrier."""
+        ring = self._ring
+        handle, out = ring._handle, ring.out
+        if wait and not self._armed:
+            self._arm()
+        limit = -1 if timeout is None else max(0, math.ceil(timeout * 1e9))
+        if batch is None:
+            # What an earlier call has left in the queue goes, too.
+            res = _enter(handle, _NULL, 0, wait, limit, out, _NULL)
+        else:
+            raw = batch.raw
+            res = _enter(handle, raw, len(raw) // 64, wait, limit, out, batch.moved)
+        if res < 0:
+            self._refused(res)
+        else:
+            self._stuck = 0
+
+    def _refused(self, res: int) -> None:
+        """The kernel did not take what it was given, for now or for good."""
+        if res not in _ENTER_AGAIN:
+            self._ring.took(res, "io_uring_enter")
+        if res in (-errno.EBUSY, -errno.EAGAIN) and not self._ring.out.n:
+            self._stuck += 1
+            if self._stuck > 1000:  # no memory, time after time
+                self._stuck = 0
+                self._ring.took(res, "io_uring_enter")
+
+    def _arm(self) -> None:
+        """Have the wake-up's eventfd polled by the ring."""
+        res = lib.ioc_poll_one(self._ring._handle, self._wake.fd, _POLLIN, _WAKE)
+        self._armed = res > 0
+        if res < 0:
+            self._refused(res)
+
+    def cancel(self, ops: Sequence[Operation[Any]]) -> None:
+        """See Carrier."""
+        tokens = array("Q", [op._token for op in ops])
+        sent = self._sent
+        sent[0] = 0
+        res = _cancel_many(
+            self._ring._handle,
+            ffi.from_buffer("uint64_t[]", tokens),
+            len(tokens),
+            ANSWER,
+            self._silent,
+            self._ring.out,
+            sent,
+        )
+        if res < 0:
+            self._ring.took(res, "io_uring_enter")
+
+    # Out
+
+    def records(self) -> list[tuple[int, int, int]]:
+        """See Carrier."""
+        ring = self._ring
+        many = ring.out.n
+        if not many:
+            return []
+        return list(RECORD.iter_unpack(ring.view[: many * 16]))
+
+    def forget(self, many: int) -> None:  # noqa: ARG002
+        """See Carrier: nothing is reaped between `records` and this."""
+        self._ring.out.n = 0
+
+    def own(self, token: int, res: int) -> None:  # noqa: ARG002
+        """A record of the carrier's own."""
+        if token == _WAKE:
+            lib.ioc_wake_clear(self._wake)
+            self._armed = False
+
+    def wake(self) -> None:
+        """See Carrier."""
+        lib.ioc_wake_set(self._wake)
+
+    # About
+
+    def failure(self, op: Operation[Any]) -> OSError:
+        """See Carrier."""
+        call = f"io_uring {op._kind.call}"
+        try:
+            if op._res in (-errno.EINVAL, -errno.EOPNOTSUPP) and op._feature:
+                errors.check(op._res, call, feature=op._feature, since=FEATURE_SINCE.get(op._feature, ""))
+            errors.check(op._res, call)
+        except OSError as error:
+            return error
+        raise AssertionError(op._res)
+
+    def supports(self, name: str) -> bool:
+        """See Carrier."""
+        row = _entries.TABLE.get(name)
+        if row is not None:
+            return self._opcodes.supports(row[0])
+        return name in multishot.NAMES and multishot.works(name)
+
+    def reach(self, name: str) -> Reach:
+        """See Carrier."""
+        return _entries.REACH.get(name, Reach.TOTAL)
+
+    def patience(self, op: Operation[Any]) -> float:  # noqa: ARG002
+        """See Carrier."""
+        return _PATIENCE
+
+    def multishot(self, engine: Any, verb: str, args: tuple[Any, ...]) -> Any:
+        """The system's own form of a multishot verb."""
+        return multishot.Native(self, engine, verb, args)
+
+    def next_group(self) -> int:
+        """A number for a group of buffers."""
+        self._groups = (self._groups + 1) & 0xFFFF
+        return self._groups
+
+    @property
+    def ring(self) -> EngineRing:
+        """The ring."""
+        return self._ring
+
+    # The end
+
+    def close(self, timeout: float | None, left: Sequence[Operation[Any]] = ()) -> bool:
+        """See Carrier."""
+        ring = self._ring
+        ring.hold(list(left))
+        try:
+            ring.close(timeout)
+        finally:
+            lib.ioc_wake_close(self._wake)
+        return not ring.left
+
+    def forked(self) -> None:
+        """See Carrier. The ring hears of the fork by itself."""
+        lib.ioc_wake_close(self._wake)
+
+
+def _lacking(name: str, since: str) -> Callable[..., None]:
+    def refuse(_op: Operation[Any], *_args: Any) -> None:
+        raise errors.feature_unavailable(f"IORING_OP_{name.upper()}", since, f"io_uring {name}")
+
+    return refuse

@@ -1,0 +1,125 @@
+"""What carries operations to one system and brings completions back: the part that knows a library.
+
+`Core` (core.py) does everything else, and calls a carrier from one thread at a time, but for `wake`.
+Everything that a carrier reports is a record, (token, result, flags), so that there is one way in:
+
+- an operation's completion: its token, what came (negative: a negated errno), `MORE` and `NOTIF`;
+- the answer to a cancel: the target's token with the bit `ANSWER`; 0 for found, -ENOENT for not there,
+  -EALREADY for running. An answer of 0 may be left out: a cancel whose failure has not come when `cancel`
+  returns and its records are read was found;
+- what is the carrier's own (a link timeout, a wake-up): a record with the bit `OTHER`; nobody reads it.
+
+A signal handler's exception may come anywhere, so what a carrier knows stays where it is until it is told
+otherwise: `records()` returns the same records (and new ones behind them) until `forget(n)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from iocancel.operation.model import Reach
+    from iocancel.operation.operation import Operation
+
+Record = tuple[int, int, int]
+"""(token, result, flags)"""
+
+
+class Batch(Protocol):
+    """Operations that are being handed over."""
+
+    ops: Sequence[Operation[Any]]
+
+    def taken(self) -> int:
+        """How many of them the system has, the first ones; true also when `go` was cut short."""
+        ...
+
+
+class Carrier(Protocol):
+    """One system."""
+
+    name: str
+    """As `open_engine` takes it."""
+    keeps_deadlines: bool
+    """Whether the system itself ends an operation whose time is over."""
+
+    def prepare(self, op: Operation[Any], *args: Any) -> None:
+        """Make ready what the system will be given: fills `op._entry` and `op._pins`.
+
+        Called once, after the operation has its token. Raises for arguments that can't be, and
+        `FeatureUnavailable` for a verb that this system does not have; nothing is in flight then.
+        """
+        ...
+
+    def batch(self, ops: Sequence[Operation[Any]]) -> Batch:
+        """Make ready for handing over; changes nothing."""
+        ...
+
+    def go(self, batch: Batch | None, wait: bool, timeout: float | None) -> None:
+        """Hand over, and wait.
+
+        Args:
+            batch: what to hand over, None for nothing. An operation that the system refuses gets a record
+                with its error and counts as taken.
+            wait: until a record is there, or `wake` was called since the last `go`, or a signal came, or the
+                time is over; it may always return early.
+            timeout: seconds, None for ever.
+        """
+        ...
+
+    def cancel(self, ops: Sequence[Operation[Any]]) -> None:
+        """Ask the system to cancel these, in this order, at once. At most 1,024."""
+        ...
+
+    def records(self) -> list[Record]:
+        """What has come."""
+        ...
+
+    def forget(self, many: int) -> None:
+        """The first `many` records have been dealt with."""
+        ...
+
+    def wake(self) -> None:
+        """End a `go` that waits, or the next one; from anywhere, at any time, without a lock."""
+        ...
+
+    def failure(self, op: Operation[Any]) -> OSError:
+        """The exception for an operation that has failed."""
+        ...
+
+    def supports(self, name: str) -> bool:
+        """Whether the system has a verb here."""
+        ...
+
+    def reach(self, name: str) -> Reach:
+        """How far operations of a verb can be cancelled once they run."""
+        ...
+
+    def patience(self, op: Operation[Any]) -> float:
+        """For how many seconds to wait for the ending of an operation that a cancel did not stop."""
+        ...
+
+    def own(self, token: int, res: int) -> None:
+        """A record with the bit `OTHER`."""
+        ...
+
+    def multishot(self, engine: Any, verb: str, args: tuple[Any, ...]) -> Any:
+        """The system's own form of a verb, where it supports `verb_multishot`: engines/uring/multishot.py."""
+        ...
+
+    def close(self, timeout: float | None, left: Sequence[Operation[Any]]) -> bool:
+        """Close the system; what still runs keeps its memory until it ends, or for ever.
+
+        Args:
+            timeout: how long to wait for it, in seconds; None for ever.
+            left: what is in flight.
+
+        Returns:
+            Whether nothing can be written by the kernel any more.
+        """
+        ...
+
+    def forked(self) -> None:
+        """This is a child: let go of everything without touching what is the parent's."""
+        ...

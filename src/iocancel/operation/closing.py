@@ -1,0 +1,209 @@
+"""The end of an engine: cancel, drain, and only then free.
+
+Closing is asynchronous in the kernel (of 1,280 direct reads 1,260 were still written after their ring was
+closed), so every ending is awaited first. What does not end in the time given is abandoned: its outcome is
+FAILED, its memory goes behind the carrier's barrier, or is kept for ever, and a ResourceWarning says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import warnings
+from typing import Any
+
+from iocancel import _lifetime
+from iocancel.operation.cancelling import Cancelling
+from iocancel.operation.core import CLOSED, CLOSING, FORKED, OPEN, expiry
+from iocancel.operation.ledger import Ledger
+from iocancel.operation.model import Outcome
+from iocancel.operation.operation import CLOSING as BY_CLOSING
+from iocancel.operation.operation import ENDED, LEFT, RELEASING, FdOperation, Operation
+
+CLOSE_TIMEOUT = 5.0
+_UNASKED = 1.0  # seconds that a collection, or the interpreter's end, may take
+
+
+class Closing(Cancelling):
+    """Closing: of one file, of all."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called (or this is a forked child)."""
+        return self._state is not OPEN
+
+    @property
+    def in_flight(self) -> int:
+        """How many operations have not ended; prepared ones are counted, too."""
+        return len(self._ledger.flight)
+
+    def close_fd(
+        self, fd: Any, timeout: float | None = CLOSE_TIMEOUT, *, abort: bool = False
+    ) -> dict[Operation[Any], Outcome]:
+        """Cancel what is pending on a file, wait for the endings, close it.
+
+        The order matters: closing a file cancels nothing, keeps it open for what is pending on it, and gives
+        its number to the next file that is opened. Zero-copy sends are awaited as far as their result; their
+        memory may be the kernel's for longer.
+
+        Args:
+            fd: the number, or an object with `fileno()` and `close()`, which is then called.
+            timeout: how many seconds to wait for what a cancel does not stop; None for ever.
+            abort: have the peer of a TCP connection see a reset (SO_LINGER 0). This also releases the
+                memory of zero-copy sends.
+
+        Returns:
+            What became of each.
+
+        Raises:
+            CancelTooLate: something still runs; the file was not closed.
+            ValueError, RuntimeError: as for `cancel`.
+        """
+        self._check_open()
+        number = fd if isinstance(fd, int) else fd.fileno()
+        pending = [op for op in self._ledger.on_file(number) if op._state < RELEASING]
+        self._cancel_these(pending, BY_CLOSING)
+        until = None if timeout is None else expiry(timeout)
+        self._wait_for(pending, None if until is None else max(0.0, until - time.monotonic()), RELEASING)
+        if abort:
+            linger_zero(number)
+        if isinstance(fd, int):
+            os.close(fd)
+        else:
+            fd.close()
+        return {op: op.outcome or Outcome.FAILED for op in pending}
+
+    def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
+        """Cancel everything, wait for the endings, and give the system back.
+
+        Threads that wait in this engine return when their operations have ended. A second call does nothing.
+
+        Args:
+            timeout: how many seconds to wait for what a cancel does not stop; None for ever. What still runs
+                then ends as FAILED, keeps its memory for as long as the kernel may write there, or for ever,
+                and is named in a ResourceWarning.
+
+        Raises:
+            RuntimeError: from a signal handler that has interrupted this engine.
+        """
+        if self._state is not OPEN:
+            return
+        me = threading.get_ident()
+        if self._lead_thread == me:
+            raise self._inside()
+        until = None if timeout is None else expiry(timeout)
+        self._closer = me
+        self._state = CLOSING
+        try:
+            for op in self._ledger.newest_first():
+                if not op._why:
+                    op._why = BY_CLOSING
+            self._drain(until)
+        finally:
+            # Also when Ctrl-C has ended the draining.
+            self._finish(until)
+
+    def _drain(self, until: float | None) -> None:
+        """Cancel all and wait; the lead is taken from whoever has it."""
+        asked: set[int] = set()
+        while True:
+            flight = self._ledger.newest_first()
+            if not flight:
+                return
+            fresh = [op for op in flight if op._token not in asked]
+            if fresh:  # the first time, all; then what was on its way in when the closing began
+                asked.update(op._token for op in fresh)
+                self._asked.append(fresh)  # type: ignore[arg-type]
+            if not self._lead_for(flight, until, ENDED):
+                self._carrier.wake()  # the leader sees that this is the end, and leaves
+                self._follow(flight, until, ENDED)
+            if until is not None and time.monotonic() >= until:
+                return
+
+    def _finish(self, until: float | None) -> None:
+        """Close the carrier, abandon what is left, wake everybody."""
+        left = self._ledger.newest_first()
+        self._state = CLOSED
+        try:
+            safe = self._carrier.close(None if until is None else max(0.0, until - time.monotonic()), left)
+        finally:
+            # What is in the old ledger stays there: the carrier keeps it for as long as it has to.
+            self._ledger = Ledger()
+            for op in left:
+                self._abandon(op)
+            for lock in list(self._followers):
+                with contextlib.suppress(RuntimeError):  # awake already
+                    lock.release()
+        running = [op for op in left if op._why == LEFT]
+        if running and not safe:
+            warnings.warn(
+                f"{len(running)} operations still ran when {self!r} was closed ({running[0]!r} ...): "
+                "their memory is kept",
+                ResourceWarning,
+                stacklevel=3,
+            )
+
+    def _abandon(self, op: Operation[Any]) -> None:
+        """The engine will not hear of its ending."""
+        if op._state in (RELEASING, ENDED):
+            op._state = ENDED
+            return
+        pins = op._pins  # not let go of: the kernel has them
+        op._why = LEFT
+        op._state = ENDED
+        op._pins = pins
+        self._call_back(op)
+
+    # Unasked
+
+    def __enter__(self) -> Any:
+        """The engine itself."""
+        self._check_open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "" if self._state is OPEN else f" {self._state}"
+        return f"<{self._carrier.name} engine{state} in_flight={len(self._ledger.flight)}>"
+
+    def _forked(self) -> None:
+        self._state = FORKED
+        self._carrier.forked()
+        for op in list(self._ledger.flight.values()):
+            if isinstance(op, FdOperation):
+                op._why = LEFT  # its fd is the parent's
+        self._ledger = Ledger()
+        self._staged.clear()
+        self._lead, self._lead_thread = None, 0
+
+    def _at_exit(self) -> None:
+        if self._state is OPEN:
+            self._close_unasked(" at exit")
+
+    def _close_unasked(self, when: str = "") -> None:
+        text = f"unclosed {self!r}{when}"
+        try:
+            self.close(_UNASKED)
+        finally:
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=3)
+
+    def __del__(self) -> None:
+        if getattr(self, "_state", "new") is OPEN:
+            self._close_unasked()
+
+
+def linger_zero(fd: int) -> None:
+    """Have the closing of a TCP socket reset its connection; other files are left as they are."""
+    import socket
+    import struct
+
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+__all__ = ["CLOSE_TIMEOUT", "Closing", "_lifetime"]

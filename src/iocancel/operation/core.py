@@ -1,0 +1,326 @@
+"""The engine without a system: who is prepared, who is in flight, who asked for what, who waits.
+
+A turn, always by the one thread that leads (leading.py):
+
+1. `_settle` deals with records that an interrupted turn left behind;
+2. `_send` sends the cancels that were asked for (cancelling.py);
+3. `_hand_over` withdraws what was cancelled before it began, and gives the rest of what is prepared to the
+   carrier, which waits, if it is to;
+4. `_settle` again.
+
+Interruptions: a signal handler's exception may come between any two opcodes. So each step looks at what is
+so, changes it by single stores, and can be run again: an operation stays in the ledger until all else about
+its ending is done, a batch stays staged until it is known what the carrier took, and records are forgotten
+last. No lock is held while any of this runs; `_asked` and `_staged` are appended to from anywhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from iocancel import _lifetime, errors
+from iocancel.operation.carrier import Batch, Carrier
+from iocancel.operation.ledger import SLOTS, Ledger
+from iocancel.operation.model import ANSWER, MORE, NEXT, NOTIF, OTHER, Event, Reach
+from iocancel.operation.operation import (
+    ASKED,
+    CALLER,
+    DEADLINE,
+    ENDED,
+    IN_FLIGHT,
+    LEFT,
+    NOT_FOUND,
+    PREPARED,
+    RELEASING,
+    SENT,
+    TOO_LATE,
+    FdOperation,
+    Kind,
+    Operation,
+    run_hook,
+)
+
+T = TypeVar("T")
+OPEN, CLOSING, CLOSED, FORKED = "open", "closing", "closed", "forked"
+_LAST = int(Event.LAST)
+
+
+class Core:
+    """What `Engine` is made of: handing over, and settling."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        self._state = "new"
+        self._carrier = carrier
+        self._ledger = Ledger()
+        self._staged: deque[Operation[Any]] = deque()  # prepared; those at its head may be under way already
+        self._batch: Batch | None = None  # being handed over
+        self._asked: deque[Operation[Any]] = deque()  # to be cancelled
+        self._again: list[Operation[Any]] = []  # to be asked again: they were not found, or running
+        self._again_at = self._pause = 0.0
+        self._sending: list[Operation[Any]] = []  # the last cancels that were sent
+        self._sendings = 0  # how many times cancels were sent
+        self._answered = 0  # the last of these that the carrier has returned from
+        self._deadlines: list[tuple[float, int, Operation[Any]]] = []
+        self._fresh_deadlines: deque[tuple[float, int, Operation[Any]]] = deque()
+        self._came = 0  # records dealt with, ever
+        self._ended: list[Operation[Any]] | None = (
+            None  # those that ended in this call, where it asks for them
+        )
+        self._lead: object = None
+        self._lead_thread = 0
+        self._wanted = False  # somebody else than the leader has work for it
+        self._followers: deque[Any] = deque()
+        self._orphans: dict[int, Operation[Any]] = {}
+        self._state = OPEN
+        _lifetime.register(cast(_lifetime.Owner, self))  # Closing has what an Owner needs
+
+    # In
+
+    def _start(self, op: Operation[T], *args: Any, timeout: float | None = None) -> Operation[T]:
+        """Prepare an operation: what the verbs end with."""
+        if self._state is not OPEN:
+            raise self._gone()
+        token = self._ledger.enter(op)
+        try:
+            if timeout is not None:
+                op._expires = expiry(timeout)
+            self._carrier.prepare(op, *args)
+            for fd in op._files:
+                self._ledger.also_on(fd, op)
+        except BaseException:
+            op._pins = None
+            self._ledger.leave(token)
+            raise
+        self._staged.append(op)
+        if op._expires is not None:
+            op._special = True
+            self._fresh_deadlines.append((op._expires, token, op))
+        return op
+
+    def _hand_over(self, wait: bool, timeout: float | None) -> None:
+        """Give what is prepared to the carrier."""
+        self._settle_batch()
+        ops = self._ready() if self._staged else None
+        if not ops:
+            self._carrier.go(None, wait, timeout)
+            return
+        self._batch = batch = self._carrier.batch(ops)
+        try:
+            for op in ops:  # before the kernel can see it
+                op._state = IN_FLIGHT
+            self._carrier.go(batch, wait, timeout)
+        finally:
+            self._settle_batch()
+
+    def _ready(self) -> list[Operation[Any]]:
+        """Those that are prepared, less those that were cancelled before, or whose file is gone."""
+        ready = []
+        for op in list(self._staged):
+            if op._state == PREPARED:
+                if op._cancel:
+                    self._withdraw(op, -errno.ECANCELED)
+                elif op._file is not None and number_of(op._file) != op._fd:
+                    self._withdraw(op, -errno.EBADF)
+                else:
+                    ready.append(op)
+        return ready
+
+    def _settle_batch(self) -> None:
+        """Find out what the carrier took of a batch; the rest stays staged."""
+        batch = self._batch
+        if batch is not None:
+            for op in batch.ops[batch.taken() :]:
+                if op._state == IN_FLIGHT:
+                    op._state = PREPARED
+        staged = self._staged
+        while staged and staged[0]._state != PREPARED:
+            staged.popleft()
+        self._batch = None
+
+    def _withdraw(self, op: Operation[Any], res: int) -> None:
+        """End what the kernel has never seen."""
+        if op._state == PREPARED:
+            op._res = res
+            op._pins = None
+            if op._cancel:
+                op._sent, op._cancel = 0, SENT  # counts as found
+            op._state = NEXT[PREPARED][Event.WITHDRAW]
+        self._over(op)
+
+    # Out
+
+    def _settle(self) -> None:
+        """Deal with what has come."""
+        carrier = self._carrier
+        records = carrier.records()
+        if not records:
+            return
+        flight = self._ledger.flight
+        free = self._ledger._free
+        mask = SLOTS - 1
+        collect = self._ended
+        number = self._came
+        for token, res, flags in records:
+            number += 1
+            if token not in flight:
+                if token >= OTHER:
+                    self._answer(token, res)
+                continue
+            op = flight[token]
+            if flags or op._special or collect is not None or op._state != IN_FLIGHT:
+                self._one(op, res, flags, number)
+                continue
+            op._res = res  # the plain case, which is nearly all of them
+            op._pins = None
+            op._state = ENDED
+            del flight[token]
+            free.append(token & mask)
+        self._came = number
+        carrier.forget(len(records))
+
+    def _one(self, op: Operation[Any], res: int, flags: int, number: int) -> None:
+        """A completion that is not the plain case.
+
+        An item of a multishot operation, a zero-copy send's result or notification, one that somebody waits
+        for; or one that was cut short in here before.
+        """
+        if not flags & MORE or flags & NOTIF:
+            if op._items is not None and res >= 0:
+                self._item(op, res, flags, number)
+            op._end(res)
+            self._over(op)
+        elif op._zero_copy:
+            if op._state == IN_FLIGHT:
+                op._res = res
+                op._state = RELEASING
+            self._call_back(op)
+        else:
+            self._item(op, res, flags, number)
+            self._call_item_hooks(op)
+
+    def _call_item_hooks(self, op: Operation[Any]) -> None:
+        while op._item_hooks:
+            first, op._item_hooks = op._item_hooks[0], op._item_hooks[1:]
+            run_hook(first, op)
+
+    def _item(self, op: Operation[Any], res: int, flags: int, number: int) -> None:
+        """Keep one result of many. Run again for the same one it changes nothing."""
+        if op._items is None:
+            op._items = {}
+        if number > op._seen and number > op._taken:
+            op._items[number] = (res, flags)
+            op._seen = number
+
+    def _over(self, op: Operation[Any]) -> None:
+        """All that is left to do about an ending; it leaves the ledger last."""
+        expires = op._expires
+        if (
+            expires is not None
+            and not op._why
+            and op._res in op._kind.stopped
+            and time.monotonic() >= expires
+        ):
+            op._why = DEADLINE  # the kernel's own timer was first
+        if self._ended is not None and op not in self._ended[-1:]:
+            self._ended.append(op)
+        self._call_back(op)
+        self._ledger.leave(op._token)
+
+    def _call_back(self, op: Operation[Any]) -> None:
+        self._call_item_hooks(op)
+        while op._hooks:
+            first, op._hooks = op._hooks[0], op._hooks[1:]
+            run_hook(first, op)
+
+    def _answer(self, token: int, res: int) -> None:
+        """The kernel's answer to a cancel."""
+        if not token & ANSWER:
+            self._carrier.own(token, res)
+            return
+        token &= ~ANSWER
+        op = self._ledger.get(token)
+        if op is None:  # it has ended; the answer is still wanted
+            op = next((each for each in self._sending if each._token == token), None)
+            if op is None:
+                return
+        if res >= 0:
+            return
+        op._cancel = TOO_LATE if res == -errno.EALREADY else NOT_FOUND
+        if op._state == IN_FLIGHT:  # neither says that it has ended
+            if not self._again:
+                self._pause = _FIRST_PAUSE
+                self._again_at = time.monotonic() + _FIRST_PAUSE
+            if op not in self._again[-1:]:
+                self._again.append(op)
+
+    # What is built on this has these
+
+    if TYPE_CHECKING:
+
+        def _wait_for(
+            self, ops: Sequence[Any], timeout: float | None, enough: int, *, cancel: bool = True
+        ) -> None: ...
+
+        def _ask_for(self, op: Operation[Any]) -> None: ...
+
+    # About
+
+    def _check_open(self) -> None:
+        if self._state is not OPEN:
+            raise self._gone()
+
+    def _gone(self) -> Exception:
+        if self._state is FORKED:
+            return RuntimeError("this engine belongs to the parent process: a forked child opens its own")
+        return ValueError("the engine is closed")
+
+    def _failure(self, op: Operation[Any]) -> OSError:
+        if op._res == -errno.EBADF and op._file is not None:
+            text = (
+                f"{os.strerror(errno.EBADF)}: {op._kind.call}: {op._file!r} was closed, or has another number"
+            )
+            return OSError(errno.EBADF, text)
+        return self._carrier.failure(op)
+
+    def _reach_of(self, op: Operation[Any]) -> Reach:
+        return self._carrier.reach(op._kind.name)
+
+
+_FIRST_PAUSE = 0.001  # seconds until a cancel that did not find its target is sent again; it doubles
+
+__all__ = [
+    "ASKED",
+    "CALLER",
+    "LEFT",
+    "SENT",
+    "TOO_LATE",
+    "Core",
+    "FdOperation",
+    "Kind",
+    "Operation",
+    "errors",
+    "expiry",
+    "number_of",
+]
+
+
+def expiry(timeout: float) -> float:
+    """When a timeout in seconds from now is over, in `time.monotonic()`."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout takes seconds as float or int, or None, not {type(timeout).__name__}")
+    if timeout != timeout or timeout < 0:
+        raise ValueError(f"timeout takes a number of seconds >= 0, not {timeout}")
+    return time.monotonic() + timeout
+
+
+def number_of(file: Any) -> int:
+    """The number that a file object has now, -1 where it is closed."""
+    try:
+        return int(file.fileno())
+    except (OSError, ValueError):
+        return -1

@@ -1,0 +1,71 @@
+"""What an engine is, for those who write functions that take one, or engines of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from iocancel.operation.model import Outcome, Reach
+from iocancel.operation.operation import Operation
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What carries operations to a system. The verbs are those of `iocancel.operation.Verbs`."""
+
+    @property
+    def name(self) -> str:
+        """Which system."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """How many operations have not ended."""
+        ...
+
+    def supports(self, name: str) -> bool:
+        """Whether a verb is there."""
+        ...
+
+    def reach(self, name: str) -> Reach | None:
+        """How far a verb's operations can be cancelled."""
+        ...
+
+    def submit(self) -> int:
+        """Hand over what is prepared."""
+        ...
+
+    def reap(self, timeout: float | None = 0) -> list[Operation[Any]]:
+        """Take what has come."""
+        ...
+
+    def wait(self, ops: Sequence[Operation[Any]], timeout: float | None = None) -> None:
+        """Wait for endings."""
+        ...
+
+    def cancel(self, ops: Iterable[Operation[Any]]) -> int:
+        """Cancel some."""
+        ...
+
+    def cancel_fd(self, fd: Any) -> int:
+        """Cancel those on a file."""
+        ...
+
+    def cancel_all(self) -> int:
+        """Cancel all."""
+        ...
+
+    def close_fd(
+        self, fd: Any, timeout: float | None = 5.0, *, abort: bool = False
+    ) -> dict[Operation[Any], Outcome]:
+        """Cancel those on a file, wait for the endings, close it."""
+        ...
+
+    def close(self, timeout: float | None = 5.0) -> None:
+        """Cancel all, wait for the endings, give the system back."""
+        ...

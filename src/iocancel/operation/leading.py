@@ -1,0 +1,290 @@
+"""Many threads, one engine: one leads in the kernel and settles for all, the others wait for their own.
+
+Whoever leads holds `_lead`, an object of its own. There is no lock: taking the lead is a look and a store
+with no call between them, which no other thread gets into, and a signal handler's exception finds it
+within a try. When the leader leaves it wakes one follower, who leads on. A thread that wants something done
+while another leads says so in `_wanted` and wakes the leader; the leader looks at it once more after it
+has left. So one of the two sees the other, always.
+
+A thread that submits is the one whose end would cancel the request (io_uring cancels what a thread that
+exits has submitted): so only the leader enters the kernel.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from iocancel import errors
+from iocancel.operation.core import CLOSED, CLOSING, FORKED, OPEN, Core, expiry
+from iocancel.operation.operation import (
+    DEADLINE,
+    IN_FLIGHT,
+    RELEASING,
+    SENT,
+    Operation,
+    new_lock,
+)
+
+# A follower looks again after this many seconds, for the case that a signal's exception came just between a
+# leader's leaving and its waking a follower.
+_SAFETY = 1.0
+
+
+class Leading(Core):
+    """Waiting."""
+
+    def submit(self) -> int:
+        """Hand over what is prepared, and send the cancels that were asked for.
+
+        Where another thread waits in this engine it is woken and does it, since requests belong to the thread
+        that submits them.
+
+        Returns:
+            How many operations are in flight or prepared.
+
+        Raises:
+            ValueError: the engine is closed.
+            RuntimeError: in a forked child; in a signal handler that has interrupted this engine.
+        """
+        self._check_open()
+        self._run(wait=False, timeout=None)
+        return len(self._ledger.flight)
+
+    def reap(self, timeout: float | None = 0) -> list[Operation[Any]]:
+        """Submit, and take what has come.
+
+        Args:
+            timeout: how long to wait for the first ending where none has come, in seconds; None for ever, 0
+                not at all.
+
+        Returns:
+            The operations that have ended in this call; none where another thread leads, who settles them.
+            One that another thread waits for is among them where this thread was the one to learn of it.
+
+        Raises: as `submit`.
+        """
+        self._check_open()
+        until = None if timeout is None else expiry(timeout)
+        ended: list[Operation[Any]] = []
+        while True:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            led = self._run(wait=timeout != 0, timeout=left, ended=ended)
+            if ended or not led or left == 0 or not self._ledger.flight:
+                return ended
+            self._check_open()
+
+    def wait(self, ops: Sequence[Operation[Any]], timeout: float | None = None) -> None:
+        """Submit, and wait until all of these have ended.
+
+        Args:
+            ops: operations of this engine.
+            timeout: seconds; when they are over those that are left are cancelled, and their endings awaited.
+
+        Raises: as `Operation.wait`.
+        """
+        for op in ops:
+            if op._engine is not self:
+                raise ValueError(f"{op!r} is another engine's")
+        self._wait_for(ops, timeout, RELEASING)
+
+    # One turn
+
+    def _run(self, *, wait: bool, timeout: float | None, ended: list[Operation[Any]] | None = None) -> bool:
+        """One turn, here or by the leader; whether it was here."""
+        if self._lead_thread == threading.get_ident():
+            raise self._inside()
+        mine, me = object(), threading.get_ident()
+        self._wanted = True
+        try:
+            # No call between the look and the stores.
+            if self._lead is None:
+                self._lead = mine
+                self._lead_thread = me
+            if self._lead is mine:
+                self._ended = ended
+                self._turn(wait, timeout)
+                return True
+        finally:
+            self._leave(mine)
+        self._carrier.wake()
+        # The leader may have left between the look and the waking.
+        if self._lead is None and self._wanted:
+            return self._run(wait=wait, timeout=timeout, ended=ended)
+        return False
+
+    def _turn(self, wait: bool, timeout: float | None) -> None:
+        """See core.py."""
+        self._wanted = False
+        if self._state is FORKED:
+            raise self._gone()
+        came = self._came
+        self._settle()
+        self._expire()
+        self._send()
+        if wait and self._came != came:  # something has ended by this: whoever waits is to look first
+            wait = False
+        if wait:
+            timeout = self._next_alarm(timeout)
+        self._hand_over(wait, timeout)
+        self._settle()
+
+    def _expire(self) -> None:
+        """Cancel what has run out of time."""
+        fresh, deadlines = self._fresh_deadlines, self._deadlines
+        while fresh:  # from any thread; the heap is the leader's
+            heapq.heappush(deadlines, fresh[0])
+            fresh.popleft()
+        while deadlines:
+            when, _, op = deadlines[0]
+            if op._state < RELEASING:
+                if time.monotonic() < when:
+                    return
+                op._ask(DEADLINE)
+            heapq.heappop(deadlines)
+            if len(deadlines) > 2 * len(self._ledger.flight) + 64:  # most have ended long before their time
+                deadlines[:] = [each for each in deadlines if each[2]._state < RELEASING]
+                heapq.heapify(deadlines)
+
+    def _next_alarm(self, timeout: float | None) -> float | None:
+        """For how long a turn may wait: deadlines, and cancels that are to be sent again, come first."""
+        soonest = None if timeout is None else time.monotonic() + timeout
+        if self._deadlines:
+            when = self._deadlines[0][0]
+            soonest = when if soonest is None else min(soonest, when)
+        if self._again:
+            soonest = self._again_at if soonest is None else min(soonest, self._again_at)
+        return None if soonest is None else max(0.0, soonest - time.monotonic())
+
+    def _send(self) -> None:
+        """Send the cancels that were asked for: see cancelling.py."""
+        raise NotImplementedError
+
+    def _leave(self, mine: object) -> None:
+        """Give up the lead, if it is ours; wake who may lead next."""
+        if self._lead is mine:
+            self._ended = None
+            self._lead_thread = 0
+            self._lead = None
+        if self._lead is None:
+            self._wake_one()
+
+    def _wake_one(self) -> None:
+        for lock in list(self._followers):
+            try:
+                lock.release()
+            except RuntimeError:  # awake already
+                continue
+            return
+
+    # Waiting for some of them
+
+    def _wait_for(
+        self, ops: Sequence[Any], timeout: float | None, enough: int, *, cancel: bool = True
+    ) -> None:
+        """Wait until all of `ops` have come to the state `enough`."""
+        until = None if timeout is None else expiry(timeout)
+        left = [op for op in ops if op._state < enough]
+        late: float | None = None  # from when on it is in vain
+        while left:
+            now = time.monotonic()
+            if until is not None and now >= until:
+                if not cancel:
+                    return
+                late = self._overdue(left, late, now)
+            stop = until if late is None else late
+            if self._lead_thread == threading.get_ident():
+                raise self._inside()
+            if not self._lead_for(left, stop, enough):
+                self._follow(left, stop, enough)
+            left = [op for op in left if op._state < enough]
+            if left and self._state in (CLOSED, FORKED):
+                raise self._gone()
+
+    def _overdue(self, left: list[Operation[Any]], late: float | None, now: float) -> float:
+        """The time is over: ask for cancels, and see who can't be stopped."""
+        if late is None:
+            for op in left:
+                op._ask(DEADLINE)
+            return now + max(self._carrier.patience(op) for op in left)
+        stuck = [op for op in left if op._cancel > SENT]
+        if now >= late and stuck:
+            op = stuck[0]
+            raise errors.CancelTooLate(
+                114,
+                f"{op!r} can't be stopped ({op._kind.call} on {self._carrier.name}; its cancel was answered "
+                f"{op.verdict}): it goes on, with its memory. Wait for it again, or close the engine",
+            )
+        return now + 1.0 if now >= late else late
+
+    def _lead_for(self, ops: Sequence[Operation[Any]], until: float | None, enough: int) -> bool:
+        """Lead until they have come to the state `enough`, or the time is over; False where another leads."""
+        mine, me = object(), threading.get_ident()
+        if not self._may_lead(me):
+            return False
+        try:
+            # No call between the look and the stores.
+            if self._lead is None:
+                self._lead = mine
+                self._lead_thread = me
+            if self._lead is not mine:
+                return False
+            first = True
+            while self._may_lead(me):
+                timeout = None
+                if until is not None:
+                    timeout = until - time.monotonic()
+                    if timeout <= 0 and not first:
+                        break
+                first = False
+                self._turn(True, timeout)
+                for op in ops:
+                    if op._state < enough:
+                        break
+                else:
+                    break
+            return True
+        finally:
+            self._leave(mine)
+
+    _closer = 0  # the thread that closes
+
+    def _may_lead(self, me: int) -> bool:
+        return self._state is OPEN or (self._state is CLOSING and self._closer == me)
+
+    def _follow(self, ops: Sequence[Operation[Any]], until: float | None, enough: int) -> None:
+        """Wait for an operation to end, or for the lead."""
+        lock = new_lock()
+
+        def awake(_: object) -> None:
+            try:
+                lock.release()
+            except RuntimeError:  # it is awake already
+                return
+
+        try:
+            self._followers.append(lock)
+            for op in ops:
+                op.add_done_callback(awake)
+            self._wanted = True
+            self._carrier.wake()  # what was prepared here is to be handed over
+            if (self._lead is not None or self._state is CLOSING) and any(op._state < enough for op in ops):
+                left = _SAFETY if until is None else min(_SAFETY, until - time.monotonic())
+                lock.acquire(timeout=max(0.0, left))
+        finally:
+            if lock in self._followers:
+                self._followers.remove(lock)
+            if self._lead is None:  # perhaps this one was to lead
+                self._wake_one()
+
+    def _inside(self) -> RuntimeError:
+        return RuntimeError(
+            "this thread is inside this engine already (a signal handler, a callback): cancel() is all that "
+            "can be called here"
+        )
+
+
+__all__ = ["IN_FLIGHT", "Leading"]

@@ -1,0 +1,123 @@
+"""Who is in flight, by token. Only the last completion takes an operation out (rule 1).
+
+A token is the 64-bit number that the kernel knows an operation by: a slot (24 bits, the place in the
+ledger, used again) below a generation (37 bits, never used again before it wraps round, which at a
+million operations a second takes 38 hours). So a cancel that comes late names an operation that is not
+there any more, and never the next one in its slot; and tokens grow with time, which gives the order that
+bulk cancels need (newest first: the kernel's search is linear only that way).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from iocancel.operation.operation import Operation
+
+SLOT_BITS = 24
+SLOTS = 1 << SLOT_BITS
+GENERATIONS = 1 << 37
+_LEAST = 32  # tokens of one file that are kept before the first look for those that have ended
+
+
+class Ledger:
+    """The operations of one engine."""
+
+    __slots__ = ("_files", "_free", "_generation", "_slots", "flight")
+
+    def __init__(self) -> None:
+        self.flight: dict[int, Operation[Any]] = {}  # token -> operation, the oldest first
+        self._free: list[int] = []
+        self._slots = 0
+        self._generation = 0
+        self._files: dict[int, list[int]] = {}  # fd -> tokens, ended ones among them
+
+    def __len__(self) -> int:
+        return len(self.flight)
+
+    def enter(self, op: Operation[Any]) -> int:
+        """Enter an operation; returns its token.
+
+        Raises:
+            OverflowError: 2**24 are in flight.
+        """
+        if self._free:
+            try:
+                slot = self._free.pop()
+            except IndexError:  # another thread was faster
+                slot = self._new_slot()
+        else:
+            slot = self._new_slot()
+        # No call between these two lines: no other thread gets the same generation.
+        generation = self._generation
+        self._generation = generation + 1
+        token = (generation % GENERATIONS) << SLOT_BITS | slot
+        op._token = token
+        self.flight[token] = op
+        fd = op._fd
+        if fd >= 0:
+            self._on(fd, token)
+        return token
+
+    def _new_slot(self) -> int:
+        slot = self._slots
+        self._slots = slot + 1
+        if slot >= SLOTS:
+            raise OverflowError(f"{SLOTS} operations are in flight: no engine takes more")
+        return slot
+
+    def _on(self, fd: int, token: int) -> None:
+        """Note that an operation is on a file; now and then the ended ones are forgotten."""
+        if fd not in self._files:
+            self._files[fd] = [token]
+            return
+        tokens = self._files[fd]
+        tokens.append(token)
+        many = len(tokens)
+        # At powers of two: half of what was looked at last time has come since, or it had nearly all ended.
+        if many >= _LEAST and not many & (many - 1):
+            flight = self.flight
+            alive = [each for each in tokens if each in flight]
+            if len(alive) <= many // 2:
+                # In place: another thread may be appending to this very list.
+                del tokens[:many]
+                tokens.extend(alive)
+
+    def also_on(self, fd: int, op: Operation[Any]) -> None:
+        """Note that an operation is on a second file, too (a splice)."""
+        self._on(fd, op._token)
+
+    def leave(self, token: int) -> None:
+        """Take out an operation that has ended. What is not there (any more) is nobody's, and no error."""
+        if token in self.flight:
+            del self.flight[token]
+            self._free.append(token & (SLOTS - 1))
+
+    def get(self, token: int) -> Operation[Any] | None:
+        """The operation that has this very token, None where it has ended."""
+        return self.flight.get(token)
+
+    def newest_first(self) -> list[Operation[Any]]:
+        """All of them."""
+        return list(reversed(self.flight.values()))
+
+    def on_file(self, fd: int) -> list[Operation[Any]]:
+        """Those on a file, by its number, the newest first."""
+        tokens = self._files.pop(fd, None)
+        if tokens is None:
+            return []
+        flight = self.flight
+        found = [(each, flight[each]) for each in sorted(set(tokens), reverse=True) if each in flight]
+        if found:  # until they have ended
+            self._files.setdefault(fd, []).extend(token for token, _ in reversed(found))
+        return [op for _, op in found]
+
+
+def by_age(ops: Iterable[Operation[Any]]) -> list[Operation[Any]]:
+    """The newest first, each once."""
+    return sorted(set(ops), key=_token, reverse=True)
+
+
+def _token(op: Operation[Any]) -> int:
+    return op._token

@@ -1,0 +1,378 @@
+"""One operation, from its call to its ending. Engines make them; `Operation` is what their verbs return."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from iocancel import errors
+from iocancel.operation.model import NEXT, Event, Outcome, Reach, State, Verdict, following
+
+if TYPE_CHECKING:
+    from iocancel.operation.core import Core
+
+T_co = TypeVar("T_co", covariant=True)
+
+PREPARED, IN_FLIGHT, RELEASING, ENDED = (int(state) for state in State)
+
+# Where a cancel is. SENT without an answer, once the call that sent it is over, means that it was found.
+NOT_ASKED, ASKED, SENT, NOT_FOUND, TOO_LATE = range(5)
+_VERDICTS = {SENT: Verdict.CANCELLED, NOT_FOUND: Verdict.NOT_FOUND, TOO_LATE: Verdict.TOO_LATE}
+
+# Who asked, the first who did.
+NOBODY, CALLER, DEADLINE, CLOSING, LEFT = range(5)
+
+# What ends an operation that was cancelled. The kernel's own codes for "interrupted, to be restarted" leak
+# out of workers that a cancel has signalled: -512 (ERESTARTSYS) to -516 (ERESTART_RESTARTBLOCK).
+STOPPED = frozenset([-errno.ECANCELED, -errno.EINTR, -512, -513, -514, -516])
+_RESTARTS = frozenset([-512, -513, -514, -516])
+
+
+class Kind(NamedTuple):
+    """What is the same for all operations of a verb."""
+
+    name: str
+    """The verb's."""
+    call: str
+    """The system's name for it, for messages."""
+    fine: frozenset[int] = frozenset()
+    """Negative results that are its success (a timeout that has run out: -ETIME)."""
+    stopped: frozenset[int] = STOPPED
+    """Results that say "it did not happen", once a cancel was asked for."""
+
+
+class Released:
+    """The second event of a zero-copy send: its memory is the caller's again.
+
+    It may never come while the peer lives and does not read.
+    """
+
+    def __init__(self, op: Operation[Any]) -> None:
+        self._op = op
+
+    def is_set(self) -> bool:
+        """Whether the kernel has let go of the memory."""
+        return self._op._state == ENDED
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the kernel has let go.
+
+        Args:
+            timeout: seconds, None for ever. Nothing is cancelled when they are over.
+
+        Returns:
+            Whether it has.
+        """
+        op = self._op
+        op._engine._wait_for([op], timeout, ENDED, cancel=False)
+        return self.is_set()
+
+    def __bool__(self) -> bool:
+        return self.is_set()
+
+
+class Operation(Generic[T_co]):
+    """One I/O request: what was asked, whether it has ended, and how.
+
+    Made by the verbs of an engine, never by hand. It is *prepared* until the engine's next `submit()`,
+    `wait()` or `reap()`, in flight until its own last completion, and then over, exactly once. The
+    memory that it was given can't be resized before.
+
+    `cancel`, `done` and the properties may be called from any thread; `cancel` also from a signal handler.
+    """
+
+    # Defaults in the class: an operation that never needs them does not pay for them.
+    _token = -1
+    _state = PREPARED
+    _res = 0
+    _cancel = NOT_ASKED
+    _sent = 0
+    _why = NOBODY
+    _file: Any = None
+    _files: tuple[int, ...] = ()  # further files that it is on
+    _pins: Any = None
+    _entry: Any = None
+    _value: Any = None  # what makes the value of the kernel's number; once it was asked for, the value
+    _buffer: Any = None  # one of our own, to read to
+    _feature = ""  # what a kernel may lack that refuses it
+    _address: Any = None  # what returns an accepted connection's address
+    _dispose: Any = None  # what becomes of a value that nobody can claim any more; None closes an fd
+    _exception: BaseException | None = None
+    _claimed = False
+    _expires: float | None = None  # time.monotonic() seconds
+    _items: Any = None  # what a multishot operation has brought: number -> (result, flags)
+    _seen = _taken = -1  # the last numbers of those that came, and that were handed out
+    _hooks: tuple[Callable[[Operation[Any]], object], ...] = ()
+    _item_hooks: tuple[Callable[[Operation[Any]], object], ...] = ()
+    _zero_copy = False
+    _special = False  # its endings are more than a number
+
+    def __init__(self, engine: Core, kind: Kind, fd: int = -1) -> None:
+        self._engine = engine
+        self._kind = kind
+        self._fd = fd
+
+    # What it is
+
+    @property
+    def name(self) -> str:
+        """The verb: "read", "accept" ..."""
+        return self._kind.name
+
+    @property
+    def engine(self) -> Core:
+        """The engine that carries it."""
+        return self._engine
+
+    @property
+    def fd(self) -> int:
+        """The number of its file at the call; -1 where it has none."""
+        return self._fd
+
+    @property
+    def token(self) -> int:
+        """The number that names it to the kernel (io_uring's user_data); no later operation has the same."""
+        return self._token
+
+    @property
+    def state(self) -> State:
+        """Where it is."""
+        return State(self._state)
+
+    @property
+    def reach(self) -> Reach:
+        """How far it can be cancelled on this engine."""
+        return self._engine._reach_of(self)
+
+    # How it ended
+
+    def done(self) -> bool:
+        """Whether its outcome is known."""
+        return self._state >= RELEASING
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended; None while it has not."""
+        if self._state < RELEASING:
+            return None
+        res = self._res
+        if self._why == LEFT:
+            return Outcome.FAILED
+        if res >= 0 or res in self._kind.fine:
+            return Outcome.COMPLETED
+        return Outcome.CANCELLED if self._why and res in self._kind.stopped else Outcome.FAILED
+
+    def cancelled(self) -> bool:
+        """Whether it has ended and was cancelled: it did not happen."""
+        return self.outcome is Outcome.CANCELLED
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The kernel's answer to the last cancel of it; None until there is one.
+
+        It says nothing about the ending, and may come after it. A cancel whose own completion is suppressed
+        (as in bulk) counts as CANCELLED when its failure has not come by the return of the call that sent it.
+        """
+        asked = self._cancel
+        if asked == SENT and self._sent > self._engine._answered:
+            return None
+        return _VERDICTS.get(asked)
+
+    def result(self) -> T_co:
+        """Its value.
+
+        Raises:
+            OperationCancelled: it was cancelled.
+            OperationTimedOut: it was cancelled by a deadline (also a TimeoutError).
+            OSError: it failed, with the kernel's errno.
+            RuntimeError: it has not ended yet.
+        """
+        error = self.exception()
+        if error is not None:
+            raise error
+        if not self._claimed:
+            self._claim()
+        value: T_co = self._value
+        return value
+
+    def exception(self) -> BaseException | None:
+        """What `result()` raises, None where it returns a value.
+
+        Raises:
+            RuntimeError: it has not ended yet.
+        """
+        if self._state < RELEASING:
+            raise RuntimeError(f"{self!r} has not ended yet: wait() for it first")
+        if self._exception is None:
+            outcome = self.outcome
+            if outcome is not Outcome.COMPLETED:
+                self._exception = self._error(outcome is Outcome.CANCELLED)
+        return self._exception
+
+    def _claim(self) -> None:
+        """Makes the value of the kernel's number, once."""
+        make = self._value
+        self._value = self._res if make is None else make(self, self._res)
+        self._claimed = True
+
+    def _error(self, cancelled: bool) -> OSError:
+        call = self._kind.call
+        if cancelled:
+            if self._why == DEADLINE:
+                return errors.OperationTimedOut(
+                    errno.ECANCELED, f"{os.strerror(errno.ECANCELED)}: {call}: its deadline had passed"
+                )
+            return errors.OperationCancelled(errno.ECANCELED, f"{os.strerror(errno.ECANCELED)}: {call}")
+        if self._why == LEFT:
+            return errors.CancelTooLate(
+                errno.EALREADY,
+                f"{os.strerror(errno.EALREADY)}: {call}: it still ran when its engine was closed; "
+                "how it ended nobody knows, and its memory is kept",
+            )
+        if self._res == -errno.ECANCELED:
+            return errors.plain(
+                errno.ECANCELED,
+                f"{call} (nobody asked for it: the thread that submitted it has ended, or what it was linked "
+                "to has failed)",
+            )
+        if self._res in _RESTARTS:
+            return InterruptedError(errno.EINTR, f"{os.strerror(errno.EINTR)}: {call}")
+        return self._engine._failure(self)
+
+    # What can be done with it
+
+    def cancel(self) -> bool:
+        """Ask for its cancelling; returns at once.
+
+        Safe from any thread, in a signal handler or a finalizer, at any time and any number of times. The
+        request goes out at once where a thread waits in the engine, else with the engine's next call.
+
+        Returns:
+            False where it has ended already, else True. Neither says how it will end: `wait()` does.
+        """
+        return self._ask(CALLER)
+
+    def _ask(self, why: int) -> bool:
+        if self._state >= RELEASING and not (self._state == RELEASING and self._zero_copy):
+            return False
+        if not self._why:
+            self._why = why
+        if self._cancel == NOT_ASKED:
+            self._engine._ask_for(self)
+            # No call between these: not when it was sent by another thread meanwhile.
+            if self._cancel == NOT_ASKED:
+                self._cancel = ASKED
+        return True
+
+    def wait(self, timeout: float | None = None) -> Outcome:
+        """Submit what is prepared, and wait for the ending.
+
+        Args:
+            timeout: seconds. When they are over the operation is cancelled, and its ending awaited: so the
+                call may last longer, and the outcome be COMPLETED. None waits for ever.
+
+        Returns:
+            The outcome. CANCELLED by this deadline makes `result()` raise OperationTimedOut.
+
+        Raises:
+            CancelTooLate: the time is over, and the system can't stop the operation: it is still in flight,
+                keeps its memory, and can be waited for again.
+            RuntimeError: from a signal handler that has interrupted this engine; in a forked child.
+
+        A signal handler's exception leaves the operation in flight, and nothing lost.
+        """
+        if self._state < RELEASING:
+            self._engine._wait_for([self], timeout, RELEASING)
+        outcome = self.outcome
+        if outcome is None:
+            raise self._engine._gone()
+        return outcome
+
+    def add_done_callback(self, call: Callable[[Operation[Any]], object]) -> None:
+        """Have `call(operation)` made once, when it has ended, by the thread that learns of it first.
+
+        Args:
+            call: must be brief; an exception from it is reported (sys.unraisablehook) and goes no further. At
+                once where the operation has ended already.
+        """
+        # No call between the look and the store: whoever settles it sees the hook, or we see the ending.
+        hooks = (*self._hooks, call)
+        self._special = True
+        if self._state < RELEASING:
+            self._hooks = hooks
+            return
+        run_hook(call, self)
+
+    @property
+    def memory_released(self) -> Released:
+        """The event of a zero-copy send after its result; for all others it is set when they are done."""
+        return Released(self)
+
+    def __repr__(self) -> str:
+        outcome = self.outcome
+        state = State(self._state).name.lower() if outcome is None else outcome.value
+        where = f" fd={self._fd}" if self._fd >= 0 else ""
+        return f"<{self._kind.name} {self._token:#x}{where} {state}>"
+
+    # For engines
+
+    def _step(self, event: Event) -> None:
+        """Something has happened to it."""
+        self._state = int(following(self._state, event))
+
+    def _end(self, res: int) -> None:
+        """Its last completion; a second run of the same one changes nothing."""
+        if self._state != ENDED:
+            if self._state != RELEASING:
+                self._res = res
+            after = NEXT[self._state][Event.LAST]
+            if after < 0:
+                following(self._state, Event.LAST)
+            self._pins = None
+            self._state = after
+
+
+class FdOperation(Operation[T_co]):
+    """An operation whose value holds new fds: closed when nobody can claim them any more."""
+
+    def __del__(self) -> None:
+        if self._state != ENDED or self._res < 0 or self._claimed or self._why == LEFT:
+            return
+        with contextlib.suppress(OSError):
+            if self._dispose is None:
+                os.close(self._res)
+            elif not self._dispose(self, self._res):
+                return
+        if not self._why:  # a cancelled one that came late was to be thrown away
+            text = f"the fd of {self!r} was never taken (result()): closed"
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
+
+
+def run_hook(call: Callable[[Operation[Any]], object], op: Operation[Any]) -> None:
+    """Call back; what it raises is nobody's, but for what ends the program."""
+    try:
+        call(op)
+    except Exception as error:  # noqa: BLE001 - reported, as Python does where nobody can catch it
+        hook: Any = sys.unraisablehook
+        hook(_Unraisable(error, call))
+
+
+class _Unraisable:
+    """What `sys.unraisablehook` takes (its own type can't be made from Python)."""
+
+    def __init__(self, error: BaseException, call: object) -> None:
+        self.exc_type, self.exc_value, self.exc_traceback = type(error), error, error.__traceback__
+        self.err_msg, self.object = "Exception ignored in a callback of an operation", call
+
+
+def new_lock() -> Any:
+    """A lock that is taken."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock

@@ -1,0 +1,1 @@
+"""What tests of users share with those of this project."""
