@@ -93,8 +93,8 @@ class Cancelling(Leading):
     def _ask_for(self, op: Operation[Any]) -> None:
         """Have a cancel sent, by whoever leads. No lock: this runs in signal handlers and finalizers."""
         self._asked.append(op)
+        self._wanted = True
         if self._lead is not None:
-            self._wanted = True
             self._carrier.wake()
 
     def _send(self) -> None:
@@ -153,11 +153,8 @@ class Cancelling(Leading):
                     add(op)
                 elif op._state == PREPARED:
                     self._withdraw(op, -errno.ECANCELED)
-            self._sending = batch
+            self._sending, self._sent_to = batch, None
             if batch:
                 self._carrier.cancel(batch)
                 self._settle()
             self._answered = number
-
-
-__all__ = ["BATCH", "Cancelling"]

@@ -14,9 +14,9 @@ import time
 import warnings
 from typing import Any
 
-from iocancel import _lifetime
 from iocancel.operation.cancelling import Cancelling
 from iocancel.operation.core import CLOSED, CLOSING, FORKED, OPEN, expiry
+from iocancel.operation.leading import Pending, Waiter
 from iocancel.operation.ledger import Ledger
 from iocancel.operation.model import Outcome
 from iocancel.operation.operation import CLOSING as BY_CLOSING
@@ -116,9 +116,9 @@ class Closing(Cancelling):
             if fresh:  # the first time, all; then what was on its way in when the closing began
                 asked.update(op._token for op in fresh)
                 self._asked.append(fresh)  # type: ignore[arg-type]
-            if not self._lead_for(flight, until, ENDED):
-                self._carrier.wake()  # the leader sees that this is the end, and leaves
-                self._follow(flight, until, ENDED)
+            pending = Pending(flight, ENDED)
+            if not self._lead_for(pending, until):
+                self._follow(pending, Waiter(), until)  # this wakes the leader, who sees the end, and leaves
             if until is not None and time.monotonic() >= until:
                 return
 
@@ -133,9 +133,8 @@ class Closing(Cancelling):
             self._ledger = Ledger()
             for op in left:
                 self._abandon(op)
-            for lock in list(self._followers):
-                with contextlib.suppress(RuntimeError):  # awake already
-                    lock.release()
+            for waiter in list(self._followers):
+                waiter.awake()
         running = [op for op in left if op._why == LEFT]
         if running and not safe:
             warnings.warn(
@@ -204,6 +203,3 @@ def linger_zero(fd: int) -> None:
 
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-__all__ = ["CLOSE_TIMEOUT", "Closing", "_lifetime"]

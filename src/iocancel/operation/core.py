@@ -23,24 +23,19 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from iocancel import _lifetime, errors
+from iocancel import _lifetime
 from iocancel.operation.carrier import Batch, Carrier
 from iocancel.operation.ledger import SLOTS, Ledger
 from iocancel.operation.model import ANSWER, MORE, NEXT, NOTIF, OTHER, Event, Reach
 from iocancel.operation.operation import (
-    ASKED,
-    CALLER,
     DEADLINE,
     ENDED,
     IN_FLIGHT,
-    LEFT,
     NOT_FOUND,
     PREPARED,
     RELEASING,
     SENT,
     TOO_LATE,
-    FdOperation,
-    Kind,
     Operation,
     run_hook,
 )
@@ -63,19 +58,18 @@ class Core:
         self._again: list[Operation[Any]] = []  # to be asked again: they were not found, or running
         self._again_at = self._pause = 0.0
         self._sending: list[Operation[Any]] = []  # the last cancels that were sent
+        self._sent_to: dict[int, Operation[Any]] | None = None  # the same, by token
         self._sendings = 0  # how many times cancels were sent
         self._answered = 0  # the last of these that the carrier has returned from
         self._deadlines: list[tuple[float, int, Operation[Any]]] = []
         self._fresh_deadlines: deque[tuple[float, int, Operation[Any]]] = deque()
         self._came = 0  # records dealt with, ever
-        self._ended: list[Operation[Any]] | None = (
-            None  # those that ended in this call, where it asks for them
-        )
+        self._collect = False  # whether this turn is to remember what has ended
+        self._ended: list[Operation[Any]] = []  # which it does here
         self._lead: object = None
         self._lead_thread = 0
         self._wanted = False  # somebody else than the leader has work for it
         self._followers: deque[Any] = deque()
-        self._orphans: dict[int, Operation[Any]] = {}
         self._state = OPEN
         _lifetime.register(cast(_lifetime.Owner, self))  # Closing has what an Owner needs
 
@@ -163,7 +157,7 @@ class Core:
         flight = self._ledger.flight
         free = self._ledger._free
         mask = SLOTS - 1
-        collect = self._ended
+        collect = self._collect
         number = self._came
         for token, res, flags in records:
             number += 1
@@ -172,7 +166,7 @@ class Core:
                     self._answer(token, res)
                 continue
             op = flight[token]
-            if flags or op._special or collect is not None or op._state != IN_FLIGHT:
+            if flags or op._special or collect or op._state != IN_FLIGHT:
                 self._one(op, res, flags, number)
                 continue
             op._res = res  # the plain case, which is nearly all of them
@@ -226,7 +220,7 @@ class Core:
             and time.monotonic() >= expires
         ):
             op._why = DEADLINE  # the kernel's own timer was first
-        if self._ended is not None and op not in self._ended[-1:]:
+        if self._collect and op not in self._ended[-1:]:
             self._ended.append(op)
         self._call_back(op)
         self._ledger.leave(op._token)
@@ -245,7 +239,9 @@ class Core:
         token &= ~ANSWER
         op = self._ledger.get(token)
         if op is None:  # it has ended; the answer is still wanted
-            op = next((each for each in self._sending if each._token == token), None)
+            if self._sent_to is None:
+                self._sent_to = {each._token: each for each in self._sending}
+            op = self._sent_to.get(token)
             if op is None:
                 return
         if res >= 0:
@@ -292,21 +288,6 @@ class Core:
 
 
 _FIRST_PAUSE = 0.001  # seconds until a cancel that did not find its target is sent again; it doubles
-
-__all__ = [
-    "ASKED",
-    "CALLER",
-    "LEFT",
-    "SENT",
-    "TOO_LATE",
-    "Core",
-    "FdOperation",
-    "Kind",
-    "Operation",
-    "errors",
-    "expiry",
-    "number_of",
-]
 
 
 def expiry(timeout: float) -> float:

@@ -12,6 +12,7 @@ exits has submitted): so only the leader enters the kernel.
 
 from __future__ import annotations
 
+import errno
 import heapq
 import threading
 import time
@@ -20,18 +21,59 @@ from typing import Any
 
 from iocancel import errors
 from iocancel.operation.core import CLOSED, CLOSING, FORKED, OPEN, Core, expiry
-from iocancel.operation.operation import (
-    DEADLINE,
-    IN_FLIGHT,
-    RELEASING,
-    SENT,
-    Operation,
-    new_lock,
-)
+from iocancel.operation.operation import DEADLINE, RELEASING, SENT, Operation
 
 # A follower looks again after this many seconds, for the case that a signal's exception came just between a
 # leader's leaving and its waking a follower.
 _SAFETY = 1.0
+
+
+class Pending:
+    """Operations that somebody waits for; those that are done are not looked at again."""
+
+    def __init__(self, ops: Sequence[Any], enough: int) -> None:
+        self._ops, self._enough, self._at = ops, enough, 0
+
+    def first(self) -> Any:
+        """The first that is not done; None where all are."""
+        ops, enough = self._ops, self._enough
+        for i in range(self._at, len(ops)):
+            if ops[i]._state < enough:
+                self._at = i
+                return ops[i]
+        self._at = len(ops)
+        return None
+
+    def all(self) -> list[Any]:
+        """All that are not done."""
+        return [op for op in self._ops[self._at :] if op._state < self._enough]
+
+
+class Waiter:
+    """A thread that waits while another leads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self._on: object = None
+
+    def watch(self, op: Any) -> None:
+        """Wake up when this has ended."""
+        if self._on is not op:
+            self._on = op
+            op.add_done_callback(self.awake)
+
+    def awake(self, _: object = None) -> bool:
+        """Wake it; False where it is awake, or about to be."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            return False
+        return True
+
+    def sleep(self, seconds: float) -> None:
+        """Wait to be woken."""
+        self._lock.acquire(timeout=seconds)
 
 
 class Leading(Core):
@@ -69,13 +111,15 @@ class Leading(Core):
         """
         self._check_open()
         until = None if timeout is None else expiry(timeout)
-        ended: list[Operation[Any]] = []
         while True:
             left = None if until is None else max(0.0, until - time.monotonic())
-            led = self._run(wait=timeout != 0, timeout=left, ended=ended)
-            if ended or not led or left == 0 or not self._ledger.flight:
-                return ended
+            led = self._run(wait=timeout != 0, timeout=left, collect=True)
+            if self._ended or not led or left == 0 or not self._ledger.flight:
+                break
             self._check_open()
+        # What a call that a signal's exception cut short has collected is still there, and comes first.
+        ended, self._ended = self._ended, []
+        return ended
 
     def wait(self, ops: Sequence[Operation[Any]], timeout: float | None = None) -> None:
         """Submit, and wait until all of these have ended.
@@ -93,7 +137,7 @@ class Leading(Core):
 
     # One turn
 
-    def _run(self, *, wait: bool, timeout: float | None, ended: list[Operation[Any]] | None = None) -> bool:
+    def _run(self, *, wait: bool, timeout: float | None, collect: bool = False) -> bool:
         """One turn, here or by the leader; whether it was here."""
         if self._lead_thread == threading.get_ident():
             raise self._inside()
@@ -105,7 +149,7 @@ class Leading(Core):
                 self._lead = mine
                 self._lead_thread = me
             if self._lead is mine:
-                self._ended = ended
+                self._collect = collect
                 self._turn(wait, timeout)
                 return True
         finally:
@@ -113,7 +157,7 @@ class Leading(Core):
         self._carrier.wake()
         # The leader may have left between the look and the waking.
         if self._lead is None and self._wanted:
-            return self._run(wait=wait, timeout=timeout, ended=ended)
+            return self._run(wait=wait, timeout=timeout, collect=collect)
         return False
 
     def _turn(self, wait: bool, timeout: float | None) -> None:
@@ -166,19 +210,19 @@ class Leading(Core):
     def _leave(self, mine: object) -> None:
         """Give up the lead, if it is ours; wake who may lead next."""
         if self._lead is mine:
-            self._ended = None
+            self._collect = False
             self._lead_thread = 0
             self._lead = None
+            # Who came while this thread was on its way out has left its work to the leader.
+            if self._wanted and self._state is OPEN:
+                self._run(wait=False, timeout=None)
         if self._lead is None:
             self._wake_one()
 
     def _wake_one(self) -> None:
-        for lock in list(self._followers):
-            try:
-                lock.release()
-            except RuntimeError:  # awake already
-                continue
-            return
+        for waiter in list(self._followers):
+            if waiter.awake():
+                return
 
     # Waiting for some of them
 
@@ -187,41 +231,44 @@ class Leading(Core):
     ) -> None:
         """Wait until all of `ops` have come to the state `enough`."""
         until = None if timeout is None else expiry(timeout)
-        left = [op for op in ops if op._state < enough]
+        pending = Pending(ops, enough)
+        waiter: Waiter | None = None
         late: float | None = None  # from when on it is in vain
-        while left:
+        while pending.first() is not None:
+            if self._state in (CLOSED, FORKED):
+                raise self._gone()
+            if self._lead_thread == threading.get_ident():
+                raise self._inside()
             now = time.monotonic()
             if until is not None and now >= until:
                 if not cancel:
                     return
-                late = self._overdue(left, late, now)
+                late = self._overdue(pending.all(), late, now)
             stop = until if late is None else late
-            if self._lead_thread == threading.get_ident():
-                raise self._inside()
-            if not self._lead_for(left, stop, enough):
-                self._follow(left, stop, enough)
-            left = [op for op in left if op._state < enough]
-            if left and self._state in (CLOSED, FORKED):
-                raise self._gone()
+            if not self._lead_for(pending, stop):
+                waiter = waiter or Waiter()
+                self._follow(pending, waiter, stop)
 
     def _overdue(self, left: list[Operation[Any]], late: float | None, now: float) -> float:
         """The time is over: ask for cancels, and see who can't be stopped."""
         if late is None:
             for op in left:
                 op._ask(DEADLINE)
-            return now + max(self._carrier.patience(op) for op in left)
-        stuck = [op for op in left if op._cancel > SENT]
-        if now >= late and stuck:
-            op = stuck[0]
-            raise errors.CancelTooLate(
-                114,
-                f"{op!r} can't be stopped ({op._kind.call} on {self._carrier.name}; its cancel was answered "
-                f"{op.verdict}): it goes on, with its memory. Wait for it again, or close the engine",
-            )
-        return now + 1.0 if now >= late else late
+            return now + max((self._carrier.patience(op) for op in left), default=0.0)
+        if now < late:
+            return late
+        for op in left:
+            if op._cancel > SENT:
+                raise errors.CancelTooLate(
+                    errno.EALREADY,
+                    f"{op!r} can't be stopped: {op._kind.call} on {self._carrier.name}, whose answer to the "
+                    f"cancel is {op.verdict}. It goes on, with its memory: wait for it again, or close the "
+                    "engine",
+                )
+        return now + 1.0
 
-    def _lead_for(self, ops: Sequence[Operation[Any]], until: float | None, enough: int) -> bool:
-        """Lead until they have come to the state `enough`, or the time is over; False where another leads."""
+    def _lead_for(self, pending: Pending, until: float | None) -> bool:
+        """Lead until they are done, or the time is over; False where another leads."""
         mine, me = object(), threading.get_ident()
         if not self._may_lead(me):
             return False
@@ -232,21 +279,17 @@ class Leading(Core):
                 self._lead_thread = me
             if self._lead is not mine:
                 return False
-            first = True
-            while self._may_lead(me):
-                timeout = None
+            timeout = None
+            if until is not None:
+                timeout = max(0.0, until - time.monotonic())
+            while True:
+                self._turn(True, timeout)
+                if pending.first() is None or not self._may_lead(me):
+                    return True
                 if until is not None:
                     timeout = until - time.monotonic()
-                    if timeout <= 0 and not first:
-                        break
-                first = False
-                self._turn(True, timeout)
-                for op in ops:
-                    if op._state < enough:
-                        break
-                else:
-                    break
-            return True
+                    if timeout <= 0:
+                        return True
         finally:
             self._leave(mine)
 
@@ -255,28 +298,21 @@ class Leading(Core):
     def _may_lead(self, me: int) -> bool:
         return self._state is OPEN or (self._state is CLOSING and self._closer == me)
 
-    def _follow(self, ops: Sequence[Operation[Any]], until: float | None, enough: int) -> None:
+    def _follow(self, pending: Pending, waiter: Waiter, until: float | None) -> None:
         """Wait for an operation to end, or for the lead."""
-        lock = new_lock()
-
-        def awake(_: object) -> None:
-            try:
-                lock.release()
-            except RuntimeError:  # it is awake already
-                return
-
         try:
-            self._followers.append(lock)
-            for op in ops:
-                op.add_done_callback(awake)
+            self._followers.append(waiter)
+            op = pending.first()
+            if op is not None:
+                waiter.watch(op)
             self._wanted = True
             self._carrier.wake()  # what was prepared here is to be handed over
-            if (self._lead is not None or self._state is CLOSING) and any(op._state < enough for op in ops):
+            if pending.first() is not None and (self._lead is not None or self._state is CLOSING):
                 left = _SAFETY if until is None else min(_SAFETY, until - time.monotonic())
-                lock.acquire(timeout=max(0.0, left))
+                waiter.sleep(max(0.0, left))
         finally:
-            if lock in self._followers:
-                self._followers.remove(lock)
+            while waiter in self._followers:
+                self._followers.remove(waiter)
             if self._lead is None:  # perhaps this one was to lead
                 self._wake_one()
 
@@ -285,6 +321,3 @@ class Leading(Core):
             "this thread is inside this engine already (a signal handler, a callback): cancel() is all that "
             "can be called here"
         )
-
-
-__all__ = ["IN_FLIGHT", "Leading"]

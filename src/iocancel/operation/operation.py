@@ -31,6 +31,8 @@ NOBODY, CALLER, DEADLINE, CLOSING, LEFT = range(5)
 # What ends an operation that was cancelled. The kernel's own codes for "interrupted, to be restarted" leak
 # out of workers that a cancel has signalled: -512 (ERESTARTSYS) to -516 (ERESTART_RESTARTBLOCK).
 STOPPED = frozenset([-errno.ECANCELED, -errno.EINTR, -512, -513, -514, -516])
+# One claim at a time: two sockets made of one fd would close it twice. Signal handlers may claim, too.
+_claiming = threading.RLock()
 _RESTARTS = frozenset([-512, -513, -514, -516])
 
 
@@ -69,9 +71,19 @@ class Released:
         Returns:
             Whether it has.
         """
-        op = self._op
-        op._engine._wait_for([op], timeout, ENDED, cancel=False)
+        self._op._engine._wait_for([self], timeout, ENDED, cancel=False)
         return self.is_set()
+
+    @property
+    def _state(self) -> int:
+        return self._op._state
+
+    def add_done_callback(self, call: Callable[[Any], object]) -> None:
+        """Have `call` made when the kernel has let go, or somewhat before."""
+        op = self._op
+        op._item_hooks = (*op._item_hooks, call)
+        if op._state == ENDED:
+            call(op)
 
     def __bool__(self) -> bool:
         return self.is_set()
@@ -217,9 +229,12 @@ class Operation(Generic[T_co]):
 
     def _claim(self) -> None:
         """Makes the value of the kernel's number, once."""
-        make = self._value
-        self._value = self._res if make is None else make(self, self._res)
-        self._claimed = True
+        with _claiming:
+            if not self._claimed:
+                make = self._value
+                self._value = self._res if make is None else make(self, self._res)
+                self._claimed = True
+                self._buffer = None
 
     def _error(self, cancelled: bool) -> OSError:
         call = self._kind.call
@@ -259,7 +274,7 @@ class Operation(Generic[T_co]):
         return self._ask(CALLER)
 
     def _ask(self, why: int) -> bool:
-        if self._state >= RELEASING and not (self._state == RELEASING and self._zero_copy):
+        if self._state >= RELEASING:
             return False
         if not self._why:
             self._why = why
@@ -369,10 +384,3 @@ class _Unraisable:
     def __init__(self, error: BaseException, call: object) -> None:
         self.exc_type, self.exc_value, self.exc_traceback = type(error), error, error.__traceback__
         self.err_msg, self.object = "Exception ignored in a callback of an operation", call
-
-
-def new_lock() -> Any:
-    """A lock that is taken."""
-    lock = threading.Lock()
-    lock.acquire()
-    return lock

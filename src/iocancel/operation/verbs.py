@@ -475,7 +475,7 @@ def _room(op: Operation[Any], into: int | WriteableBuffer) -> WriteableBuffer:
 
 
 def _received(op: Operation[Any], res: int) -> bytes:
-    buffer, op._buffer = op._buffer, None
+    buffer: bytearray = op._buffer
     return bytes(buffer) if res == len(buffer) else bytes(memoryview(buffer)[:res])
 
 
@@ -485,9 +485,18 @@ def _nothing(_op: Operation[Any], _res: int) -> None:
 
 def accepted(op: Operation[Any], fd: int) -> tuple[socket.socket, Any]:
     """The value of an accept: `_address` is what the carrier knows of the peer."""
-    conn = socket.socket(fileno=fd)
-    address = op._address
-    return conn, (address() if address is not None else peer(conn))
+    # In two steps: an exception from a signal handler must not leave an object that closes the fd.
+    conn = socket.socket.__new__(socket.socket)
+    try:
+        conn.__init__(fileno=fd)  # type: ignore[misc]
+        address = op._address
+        value = conn, (address() if address is not None else peer(conn))
+        op._value, op._claimed = value, True
+    except BaseException:
+        conn.detach()
+        op._value, op._claimed = accepted, False
+        raise
+    return value
 
 
 def peer(conn: socket.socket) -> Any:
