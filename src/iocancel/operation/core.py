@@ -4,8 +4,8 @@ A turn, always by the one thread that leads (leading.py):
 
 1. `_settle` deals with records that an interrupted turn left behind;
 2. `_send` sends the cancels that were asked for (cancelling.py);
-3. `_hand_over` withdraws what was cancelled before it began, and gives the rest of what is prepared to the
-   carrier, which waits, if it is to;
+3. `_ready` withdraws what was cancelled before it began, and `_hand_over` gives the rest of what is
+   prepared to the carrier, which waits, if it is to;
 4. `_settle` again.
 
 Interruptions: a signal handler's exception may come between any two opcodes. So each step looks at what is
@@ -64,6 +64,7 @@ class Core:
         self._deadlines: list[tuple[float, int, Operation[Any]]] = []
         self._fresh_deadlines: deque[tuple[float, int, Operation[Any]]] = deque()
         self._came = 0  # records dealt with, ever
+        self._withdrawn = 0  # operations that ended without the kernel, ever
         self._collect = False  # whether this turn is to remember what has ended
         self._ended: list[Operation[Any]] = []  # which it does here
         self._lead: object = None
@@ -96,10 +97,8 @@ class Core:
             self._fresh_deadlines.append((op._expires, token, op))
         return op
 
-    def _hand_over(self, wait: bool, timeout: float | None) -> None:
+    def _hand_over(self, ops: list[Operation[Any]], wait: bool, timeout: float | None) -> None:
         """Give what is prepared to the carrier."""
-        self._settle_batch()
-        ops = self._ready() if self._staged else None
         if not ops:
             self._carrier.go(None, wait, timeout)
             return
@@ -144,6 +143,7 @@ class Core:
             if op._cancel:
                 op._sent, op._cancel = 0, SENT  # counts as found
             op._state = NEXT[PREPARED][Event.WITHDRAW]
+        self._withdrawn += 1
         self._over(op)
 
     # Out

@@ -165,15 +165,17 @@ class Leading(Core):
         self._wanted = False
         if self._state is FORKED:
             raise self._gone()
-        came = self._came
+        before = self._came + self._withdrawn
         self._settle()
         self._expire()
         self._send()
-        if wait and self._came != came:  # something has ended by this: whoever waits is to look first
-            wait = False
+        self._settle_batch()
+        ops = self._ready() if self._staged else []
+        # Where something has ended by this, whoever waits is to look first.
+        wait = wait and before == self._came + self._withdrawn
         if wait:
             timeout = self._next_alarm(timeout)
-        self._hand_over(wait, timeout)
+        self._hand_over(ops, wait, timeout)
         self._settle()
 
     def _expire(self) -> None:
@@ -282,14 +284,14 @@ class Leading(Core):
             timeout = None
             if until is not None:
                 timeout = max(0.0, until - time.monotonic())
-            while True:
+            # The last leader may have settled them just before this one began.
+            while pending.first() is not None and self._may_lead(me):
                 self._turn(True, timeout)
-                if pending.first() is None or not self._may_lead(me):
-                    return True
                 if until is not None:
                     timeout = until - time.monotonic()
                     if timeout <= 0:
-                        return True
+                        break
+            return True
         finally:
             self._leave(mine)
 
