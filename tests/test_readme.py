@@ -14,11 +14,11 @@ PROGRAMS = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README.read_t
 
 
 def test_every_program_has_its_output() -> None:
-    assert len(PROGRAMS) == README.read_text().count("```python") >= 3
+    assert len(PROGRAMS) == README.read_text().count("```python") >= 4
 
 
 @pytest.mark.parametrize(
-    ("program", "output"), PROGRAMS, ids=["io_uring", "libaio", "posix_aio"][: len(PROGRAMS)]
+    ("program", "output"), PROGRAMS, ids=["operations", "io_uring", "libaio", "posix_aio"][: len(PROGRAMS)]
 )
 def test_programs(program: str, output: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:

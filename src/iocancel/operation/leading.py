@@ -104,18 +104,23 @@ class Leading(Core):
                 not at all.
 
         Returns:
-            The operations that have ended in this call; none where another thread leads, who settles them.
-            One that another thread waits for is among them where this thread was the one to learn of it.
+            The operations that have ended in this call, and were settled by this thread. While another thread
+            waits in this engine, that thread settles, and what it settles is not among them: let either one
+            thread reap, or each wait for its own.
 
         Raises: as `submit`.
         """
         self._check_open()
         until = None if timeout is None else expiry(timeout)
+        waiter: Waiter | None = None
         while True:
             left = None if until is None else max(0.0, until - time.monotonic())
-            led = self._run(wait=timeout != 0, timeout=left, collect=True)
-            if self._ended or not led or left == 0 or not self._ledger.flight:
+            led = self._run(wait=left != 0, timeout=left, collect=True)
+            if self._ended or left == 0 or not self._ledger.flight:
                 break
+            if not led:
+                waiter = waiter or Waiter()
+                self._await_lead(waiter, left)
             self._check_open()
         # What a call that a signal's exception cut short has collected is still there, and comes first.
         ended, self._ended = self._ended, []
@@ -316,6 +321,18 @@ class Leading(Core):
             while waiter in self._followers:
                 self._followers.remove(waiter)
             if self._lead is None:  # perhaps this one was to lead
+                self._wake_one()
+
+    def _await_lead(self, waiter: Waiter, left: float | None) -> None:
+        """Wait for the lead to be free."""
+        try:
+            self._followers.append(waiter)
+            if self._lead is not None or self._state is CLOSING:
+                waiter.sleep(_SAFETY if left is None else min(_SAFETY, left))
+        finally:
+            while waiter in self._followers:
+                self._followers.remove(waiter)
+            if self._lead is None:
                 self._wake_one()
 
     def _inside(self) -> RuntimeError:
