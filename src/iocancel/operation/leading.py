@@ -101,7 +101,7 @@ class Leading(Core):
 
         Args:
             timeout: how long to wait for the first ending where none has come, in seconds; None for ever, 0
-                not at all.
+                not at all. Where nothing is in flight it returns at once.
 
         Returns:
             The operations that have ended in this call, and were settled by this thread. While another thread
@@ -176,8 +176,8 @@ class Leading(Core):
         self._send()
         self._settle_batch()
         ops = self._ready() if self._staged else []
-        # Where something has ended by this, whoever waits is to look first.
-        wait = wait and before == self._came + self._withdrawn
+        # Where something has ended by this, whoever waits is to look first; and nothing comes of nothing.
+        wait = wait and before == self._came + self._withdrawn and bool(self._ledger.flight)
         if wait:
             timeout = self._next_alarm(timeout)
         self._hand_over(ops, wait, timeout)
