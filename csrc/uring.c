@@ -465,14 +465,14 @@ int ioc_cancel_many(struct ioc_ring *r, const uint64_t *tokens, unsigned n, uint
 		reap(r, out);
 		pthread_mutex_lock(&r->lock);
 		/* EBUSY: the completion queue is full, and was emptied just now. EAGAIN: no memory for a moment. */
-		if (res == -EBUSY || res == -EAGAIN)
+		if (res == -EBUSY || res == -EAGAIN || res == -EINTR)
 			idle = out->n == before ? idle + 1 : 0;
 		else if (res < 0)
 			break;
 		else
 			idle = res == 0 && to_submit ? idle + 1 : 0;
 	} while ((*sent < n || r->ring.sq.sqe_tail != io_uring_smp_load_acquire(r->ring.sq.khead)) && idle < 100);
-	if (res > 0 || (res < 0 && idle < 100 && *sent == n && (res == -EBUSY || res == -EAGAIN)))
+	if (res > 0)
 		res = 0;
 	leave(r);
 	unlock(r);
