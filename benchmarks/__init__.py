@@ -1,4 +1,4 @@
-"""What cancelling costs: iocancel against the same loops in C, and against PyPI's `liburing`.
+"""What cancelling costs: iocancel against the same loops in C, and against peers.
 
 `./dev bench` or `python -m benchmarks`; see `__main__.py`.
 """

@@ -1,8 +1,8 @@
-"""`./dev bench [NAME...]`: measure iocancel against C and against PyPI's `liburing`; all cases by default.
+"""`./dev bench [NAME...]`: measure iocancel against C and against peers; all cases by default.
 
-C, ours and the peer are three processes that work in turn, for many short rounds in one run. What counts
-are the ratios of a round: the figures themselves are this machine's, of this hour. The exit status is 1
-where a target is missed: a ratio to C, or a peer that is faster.
+C, ours and the peers (PyPI's `liburing` and `caio`, fio) are processes that work in turn, for many short
+rounds in one run. What counts are the ratios of a round: the figures themselves are this machine's, of this
+hour. The exit status is 1 where a target is missed: a ratio to C, or `liburing` being faster.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.cases import CASES
 from benchmarks.measure import measure
-from benchmarks.sides import CACHE, PEER, SideFailedError, compile_baseline, describe, install_peer
+from benchmarks.sides import CACHE, PEER, PEERS, SideFailedError, compile_baseline, describe, peers
 
 FULL, QUICK = 101, 15
 
@@ -43,12 +43,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     asked = arguments(argv)
-    peer, no_peer = None, "left out"
+    cases = [CASES[name] for name in asked.names or CASES]
+    others: dict[str, Path | str] = dict.fromkeys((*PEERS, "fio"), "left out")
     if not asked.no_peer:
-        try:
-            peer = install_peer()
-        except SideFailedError as error:
-            no_peer = str(error)
+        others = peers({job.side for case in cases for job in case.jobs})
     found: list[report.Result] = []
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
@@ -57,11 +55,12 @@ def main(argv: list[str] | None = None) -> int:
         except SideFailedError as error:
             print(f"benchmarks: {error}", file=sys.stderr)
             return 2
-        for case in (CASES[name] for name in asked.names or CASES):
+        for case in cases:
             rounds = max(1, asked.rounds // case.share)
             print(f"measuring {case.name}", file=sys.stderr, flush=True)
-            found += report.results(case, measure(case, rounds, baseline, peer, no_peer))
-    stated = PEER if peer else no_peer
+            found += report.results(case, measure(case, rounds, baseline, others))
+    peer = others.get("peer", "not asked for")
+    stated = peer if isinstance(peer, str) else PEER
     if asked.json:
         print(json.dumps(report.as_json(found, describe(), stated, asked.rounds), indent=1))
     else:

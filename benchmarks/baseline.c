@@ -90,6 +90,55 @@ static void cancel_many(void) /* newest first; what succeeds says nothing of its
 	reap();
 }
 
+static int pending; /* what a work's name ends with */
+
+static void poll_pending(void)
+{
+	for (int i = 0; i < pending; i++) {
+		struct io_uring_sqe *sqe = entry();
+
+		io_uring_prep_poll_add(sqe, blocked, POLLIN);
+		sqe->user_data = i;
+		if (i % MANY == MANY - 1 || i == pending - 1)
+			submit_and_wait(0);
+	}
+}
+
+static void cancel_newest_first(void) /* each batch reaped before the next */
+{
+	for (int left = pending; left > 0;) {
+		int batch = left < MANY ? left : MANY;
+
+		for (int i = 1; i <= batch; i++) {
+			struct io_uring_sqe *sqe = entry();
+
+			io_uring_prep_cancel64(sqe, left - i, 0);
+			sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+			sqe->user_data = 1 << 30;
+		}
+		submit_and_wait(batch);
+		reap();
+		left -= batch;
+	}
+}
+
+static void cancel_any_all(void)
+{
+	struct io_uring_sqe *sqe = entry();
+
+	io_uring_prep_cancel64(sqe, 0, IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL);
+	sqe->user_data = 1 << 30;
+	submit_and_wait(1);
+	reap();
+	while (seen < pending + 1) { /* more than the queue holds: the kernel kept them */
+		int res = io_uring_get_events(&ring);
+
+		if (res < 0)
+			fail("io_uring_get_events", -res);
+		reap();
+	}
+}
+
 static void cancel_one(void)
 {
 	for (int i = 0; i < TIMES; i++) {
@@ -141,12 +190,32 @@ static const struct work {
 	void (*prepare)(void); /* not timed */
 	void (*run)(void);
 	long seen, sum; /* what must come out */
+	long seen_each, sum_each; /* and for each of those that were pending */
 } works[] = {
-	{"cancel", poll_many, cancel_many, MANY, -(long)ECANCELED * MANY},
-	{"one", nothing, cancel_one, 2 * TIMES, -(long)ECANCELED * TIMES},
-	{"nop", nothing, nop_many, MANY, 0},
-	{"libaio", nothing, libaio_one, TIMES, 0},
+	{"cancel", poll_many, cancel_many, MANY, -(long)ECANCELED * MANY, 0, 0},
+	{"one", nothing, cancel_one, 2 * TIMES, -(long)ECANCELED * TIMES, 0, 0},
+	{"nop", nothing, nop_many, MANY, 0, 0, 0},
+	{"libaio", nothing, libaio_one, TIMES, 0, 0, 0},
+	{"newest-first-", poll_pending, cancel_newest_first, 0, 0, 1, -ECANCELED},
+	{"any-all-", poll_pending, cancel_any_all, 1, 0, 1, 1 - ECANCELED}, /* its own result counts them */
 };
+
+/* The work of a name; where its own ends with "-", the name goes on with how many are pending. */
+static const struct work *find(const char *name)
+{
+	for (size_t i = 0; i < sizeof(works) / sizeof(*works); i++) {
+		const char *own = works[i].name;
+		size_t length = strlen(own);
+
+		pending = 0;
+		if (own[length - 1] != '-' && !strcmp(own, name))
+			return &works[i];
+		if (own[length - 1] == '-' && !strncmp(own, name, length) && (pending = atoi(name + length)) > 0)
+			return &works[i];
+	}
+	fail(name, ENOENT);
+	return NULL;
+}
 
 static int64_t now(void)
 {
@@ -168,13 +237,8 @@ int main(void)
 	if (res < 0)
 		fail("io_uring_queue_init", -res);
 	while (scanf("%31s %d", name, &repetitions) == 2) {
-		const struct work *work = NULL;
+		const struct work *work = find(name);
 
-		for (size_t i = 0; i < sizeof(works) / sizeof(*works); i++)
-			if (!strcmp(works[i].name, name))
-				work = &works[i];
-		if (!work)
-			fail(name, ENOENT);
 		if (work->run == libaio_one && !context && syscall(SYS_io_setup, 128L, &context) < 0)
 			fail("io_setup", errno);
 		for (int i = 0; i < repetitions; i++) {
@@ -185,7 +249,8 @@ int main(void)
 			start = now();
 			work->run();
 			printf("%lld ", (long long)(now() - start));
-			if (seen != work->seen || sum != work->sum) {
+			if (seen != work->seen + work->seen_each * pending ||
+			    sum != work->sum + work->sum_each * pending) {
 				fprintf(stderr, "baseline: %s: %ld completions with %ld in sum\n", name, seen, sum);
 				return 1;
 			}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Job:
     """A work that one side does, so many times in a round."""
 
-    side: str  # "c", "ours" or "peer"
+    side: str  # "c"; "ours", "engine"; "peer", "caio", "fio"; "standard" (Python's own)
     work: str
     repetitions: int
 
@@ -25,6 +25,8 @@ class Row:
     ours: Job
     peer: Job | None = None
     target: float | None = None
+    against: str = ""  # what it is compared with, where that is not C (or the work's own name)
+    base_items: int | None = None  # of one repetition of the base, where it has not as many
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Case:
     name: str
     rows: tuple[Row, ...]
     share: int = 1  # of the rounds: one in so many
+    warm: bool = True  # with a round before, which is not looked at
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -72,6 +75,66 @@ def _everything(pending: int, repetitions: int) -> Case:
     return Case(other.work, (Row(other.work, about, pending, base, other),), share=5)
 
 
+def _cancel_all(*many: tuple[int, int]) -> Case:
+    """The engine's cancel_all, against C that cancels by user_data, the newest first."""
+    rows = []
+    for pending, repetitions in many:
+        name = f"cancel-all-{pending}"
+        about = f"engine.cancel_all() of {pending:,} polls, each settled, against C newest first"
+        jobs = Job("c", f"newest-first-{pending}", repetitions), Job("engine", name, repetitions)
+        rows.append(Row(name, about, pending, *jobs, target=4.0))
+    few = next(row for row in rows if row.items == 1024)
+    rows += [
+        Row(
+            f"{row.name} growth",
+            f"what each costs among {row.items:,}, against among 1,024",
+            row.items,
+            few.ours,
+            row.ours,
+            target=1.5 if row.items == 16384 else None,
+            against="1,024 pending",
+            base_items=1024,
+        )
+        for row in rows
+        if row.items > 4096
+    ]
+    return Case("cancel-all", tuple(rows), share=8)
+
+
+def _instead_of_any_all(pending: int, share: int, target: float | None = None) -> Case:
+    name = f"instead-{pending}"
+    about = f"engine.cancel_all() of {pending:,} polls, against one ANY|ALL in C"
+    jobs = Job("c", f"any-all-{pending}", 1), Job("engine", f"cancel-all-{pending}", 1)
+    row = Row(name, about, pending, *jobs, target=target, against="C ANY|ALL")
+    return Case(name, (row,), share, warm=False)
+
+
+def _reads() -> Case:
+    """4 KiB from the page cache, 64 in flight."""
+    about = "4 KiB cached reads, 64 in flight"
+    others = {
+        "os.pread": Job("standard", "pread", 1),
+        "thread pool": Job("standard", "threads", 1),
+        "caio": Job("caio", "read", 1),
+        "fio": Job("fio", "read", 1),
+    }
+    ours = {
+        "read": f"{about}, buffers of the engine's own, which become bytes",
+        "read-into": f"{about}, into given buffers",
+        "reap": f"{about}, as `read`, each reaped as it comes and another sent",
+    }
+    return Case(
+        "reads",
+        tuple(
+            Row(work, ours[work], 4096, base, Job("engine", work, 1), against=against)
+            for work in ours
+            for against, base in others.items()
+            if work != "reap" or against == "os.pread"
+        ),
+        share=8,
+    )
+
+
 _CASES = (
     _against_c(
         "cancel-1024", "cancel", "cancel 1,024 polls by user_data and reap all", 1024, 2.0, (10, 1, 5)
@@ -94,5 +157,10 @@ _CASES = (
     _everything(64, 10),
     _everything(1024, 2),
     _everything(4096, 1),
+    _cancel_all((64, 20), (1024, 3), (4096, 1), (16384, 1), (60000, 1)),
+    _instead_of_any_all(1024, 5),
+    _instead_of_any_all(4096, 20),
+    _instead_of_any_all(16384, 50, target=1 / 250),  # 4 s each time; 60,000 would take a minute
+    _reads(),
 )
 CASES = {case.name: case for case in _CASES}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -19,21 +20,22 @@ class Measured:
     failed: dict[Job, str] = field(default_factory=dict)
 
 
-def measure(case: Case, rounds: int, baseline: list[str], peer: Path | None, no_peer: str = "") -> Measured:
-    """Measure a case. `peer` is the directory to import it from; where it is None, `no_peer` says why."""
+def measure(case: Case, rounds: int, baseline: list[str], peers: Mapping[str, Path | str]) -> Measured:
+    """Measure a case. `peers` has the directory to import a peer from, or the reason why there is none."""
     measured = Measured()
     with contextlib.ExitStack() as stack:
         sides: dict[str, Side] = {}
         for job in case.jobs:
-            if job.side == "peer" and peer is None:
-                measured.failed[job] = no_peer
+            peer = peers.get(job.side)
+            if isinstance(peer, str):
+                measured.failed[job] = peer
             elif job.side not in sides and job not in measured.failed:
                 try:
                     sides[job.side] = stack.enter_context(start(job.side, baseline, peer))
                 except SideFailedError as error:
                     _fail(measured, case, job.side, error)
         # The first round warms up. Every other one goes backwards: nobody is always behind the same one.
-        for number in range(rounds + 1):
+        for number in range(0 if case.warm else 1, rounds + 1):
             times: dict[Job, float] = {}
             for job in case.jobs[:: -1 if number % 2 else 1]:
                 if job in measured.failed:

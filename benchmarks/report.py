@@ -16,7 +16,11 @@ METHOD = (
 )
 
 AGAINST_C = ("", "C ns", "ours ns", "peer ns", "ours/C (min-max)", "target", "ours/peer (min-max)", "")
-BESIDE = ("", "by user_data ns", "ANY|ALL ns", "ratio (min-max)")
+BESIDE = ("", "against", "its ns", "ns", "its per s", "per s", "ratio (min-max)", "target", "")
+
+
+def _short(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.4f}"
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Ratio:
     max: float
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.min:.2f}-{self.max:.2f})"
+        return f"{_short(self.median)} ({_short(self.min)}-{_short(self.max)})"
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,9 @@ def results(case: Case, measured: Measured) -> list[Result]:
 
 
 def _result(row: Row, measured: Measured) -> Result:
-    ratio = _ratio(row.ours, row.base, measured)
+    base = row.against or ("C" if row.base.side == "c" else row.base.work)
+    base_items = row.base_items or row.items
+    ratio = _ratio(row.ours, row.base, measured, base_items / row.items)
     to_peer = _ratio(row.ours, row.peer, measured) if row.peer else None
     notes = [
         f"no figure for {job.side}: {measured.failed[job]}" for job in _jobs(row) if job in measured.failed
@@ -64,16 +70,16 @@ def _result(row: Row, measured: Measured) -> Result:
         if ratio is None:
             missed.append("not measured")
         elif ratio.median > row.target:
-            missed.append(f"{ratio.median:.2f} times C, the target is {row.target:g}")
+            missed.append(f"{_short(ratio.median)} times {base}, the target is {row.target:g}")
         if to_peer is not None and to_peer.median >= 1:
             missed.append(f"behind the peer: {to_peer.median:.2f} times its time")
     return Result(
         name=row.name,
         about=row.about,
-        base="C" if row.base.side == "c" else row.base.work,
-        base_ns=_figure(row, row.base, measured),
-        ours_ns=_figure(row, row.ours, measured),
-        peer_ns=_figure(row, row.peer, measured) if row.peer else None,
+        base=base,
+        base_ns=_figure(base_items, row.base, measured),
+        ours_ns=_figure(row.items, row.ours, measured),
+        peer_ns=_figure(row.items, row.peer, measured) if row.peer else None,
         ratio=ratio,
         target=row.target,
         ratio_to_peer=to_peer,
@@ -86,15 +92,15 @@ def _jobs(row: Row) -> Iterable[Job]:
     return [job for job in (row.base, row.ours, row.peer) if job is not None]
 
 
-def _figure(row: Row, job: Job, measured: Measured) -> float | None:
+def _figure(items: int, job: Job, measured: Measured) -> float | None:
     times = [times[job] for times in measured.rounds if job in times]
-    return median(times) / row.items if times and job not in measured.failed else None
+    return median(times) / items if times and job not in measured.failed else None
 
 
-def _ratio(job: Job, base: Job, measured: Measured) -> Ratio | None:
+def _ratio(job: Job, base: Job, measured: Measured, scale: float = 1.0) -> Ratio | None:
     if job in measured.failed or base in measured.failed or not measured.rounds:
         return None
-    ratios = [times[job] / times[base] for times in measured.rounds]
+    ratios = [times[job] / times[base] * scale for times in measured.rounds]
     return Ratio(median(ratios), min(ratios), max(ratios))
 
 
@@ -124,10 +130,10 @@ def table(found: list[Result], peer: str) -> str:
     beside = [result for result in found if result.base != "C"]
     if beside:
         lines += [""] if lines else []
-        rows = [(r.name, _ns(r.base_ns), _ns(r.ours_ns), _or_dash(r.ratio)) for r in beside]
-        lines += _columns([BESIDE, *rows])
+        lines += _columns([BESIDE, *map(_beside, beside)])
     width = max((len(result.name) for result in found), default=0)
-    lines += ["", *(f"{result.name:<{width}}  {result.about}" for result in found)]
+    abouts = dict.fromkeys((result.name, result.about) for result in found)
+    lines += ["", *(f"{name:<{width}}  {about}" for name, about in abouts)]
     lines += ["", METHOD, f"peer: {peer}"]
     notes = dict.fromkeys((result.name, note) for result in found for note in result.notes)
     lines += [f"{name}: {note}" for name, note in notes]
@@ -141,10 +147,35 @@ def _against_c(result: Result) -> tuple[str, ...]:
         _ns(result.ours_ns),
         _ns(result.peer_ns),
         _or_dash(result.ratio),
-        f"{result.target:g}" if result.target is not None else "",
-        _or_dash(result.ratio_to_peer),
-        {True: "ok", False: "MISSED", None: ""}[result.ok],
+        _target(result),
+        _or_dash(result.ratio_to_peer) if result.peer_ns is not None else "",
+        _WORDS[result.ok],
     )
+
+
+def _beside(result: Result) -> tuple[str, ...]:
+    return (
+        result.name,
+        result.base,
+        _ns(result.base_ns),
+        _ns(result.ours_ns),
+        _rate(result.base_ns),
+        _rate(result.ours_ns),
+        _or_dash(result.ratio),
+        _target(result),
+        _WORDS[result.ok],
+    )
+
+
+_WORDS = {True: "ok", False: "MISSED", None: ""}
+
+
+def _target(result: Result) -> str:
+    return f"{result.target:g}" if result.target is not None else ""
+
+
+def _rate(ns: float | None) -> str:
+    return "-" if ns is None else f"{1e9 / ns:,.0f}"
 
 
 def _ns(value: float | None) -> str:

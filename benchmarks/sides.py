@@ -11,13 +11,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "bench"
 PEER = "liburing==2026.3.30"
+PEERS = {"peer": PEER, "caio": "caio==0.12.10"}
+"""The sides that come from PyPI."""
 TOO_LONG = 60.0  # seconds, for one job
 
 
@@ -114,30 +116,44 @@ def compile_baseline(directory: Path) -> list[str]:
     return [str(program)]
 
 
-def install_peer() -> Path:
-    """The directory with the peer, installed beside this environment when it is first needed."""
-    where = CACHE / f"{PEER.replace('==', '-')}-{sys.implementation.cache_tag}"
+def peers(sides: Collection[str]) -> dict[str, Path | str]:
+    """Those of these sides that others have made: the directory of each, or the reason why there is none."""
+    found: dict[str, Path | str] = {}
+    for side, what in PEERS.items():
+        if side in sides:
+            try:
+                found[side] = install_peer(what)
+            except SideFailedError as error:
+                found[side] = str(error)
+    if "fio" in sides and shutil.which("fio") is None:
+        found["fio"] = "fio is not installed here (its package is called fio)"
+    return found
+
+
+def install_peer(what: str = PEER) -> Path:
+    """The directory with a peer, installed beside this environment when it is first needed."""
+    where = CACHE / f"{what.replace('==', '-')}-{sys.implementation.cache_tag}"
     if where.is_dir():
         return where
     if importlib.util.find_spec("pip") is None:
-        raise SideFailedError(f"{PEER} can't be installed: no pip here")
+        raise SideFailedError(f"{what} can't be installed: no pip here")
     CACHE.mkdir(parents=True, exist_ok=True)
     pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
     pip += ["--only-binary=:all:", "--retries=0", "--timeout=10"]
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         try:
             done = subprocess.run(
-                [*pip, "--target", f"{scratch}/peer", PEER],
+                [*pip, "--target", f"{scratch}/peer", what],
                 capture_output=True,
                 text=True,
                 check=False,
                 timeout=120,
             )
         except subprocess.TimeoutExpired:
-            raise SideFailedError(f"{PEER} can't be installed: pip took too long") from None
+            raise SideFailedError(f"{what} can't be installed: pip took too long") from None
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
-            raise SideFailedError(f"{PEER} can't be installed: {said[-1].removeprefix('ERROR: ')}")
+            raise SideFailedError(f"{what} can't be installed: {said[-1].removeprefix('ERROR: ')}")
         try:
             Path(scratch, "peer").rename(where)
         except OSError:
@@ -151,7 +167,7 @@ def start(side: str, baseline: list[str], peer: Path | None) -> Side:
     if side == "c":
         return Side(baseline)
     module = [sys.executable, "-m", f"benchmarks.{side}"]
-    return Side(module, *([peer] if side == "peer" and peer is not None else []))
+    return Side(module, *([peer] if peer is not None else []))
 
 
 def describe() -> Mapping[str, str]:

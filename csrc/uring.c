@@ -437,12 +437,14 @@ int ioc_push_many(struct ioc_ring *r, const uint8_t *entry, unsigned n, const ui
 
 /* Cancels by user_data, in the order given: fills, submits and reaps, in rounds of what the queue holds, so
  * that a full queue never keeps a cancel out. Each one's own number is its target's with the bits of `mark`;
- * `flags` are the entries' (CQE_SKIP_SUCCESS where there is such a thing). *sent says how many were moved
- * into the queue. Returns 0 or a negated errno. */
+ * `flags` are the entries' (CQE_SKIP_SUCCESS where there is such a thing). sent[0] says how many were moved
+ * into the queue; sent[1] how many of the completions in *out, from its first on, are the targets' own, in the
+ * order given, each -ECANCELED and its last. Returns 0 or a negated errno. */
 int ioc_cancel_many(struct ioc_ring *r, const uint64_t *tokens, unsigned n, uint64_t mark, unsigned flags,
 		    struct ioc_out *out, unsigned *sent)
 {
 	int res = begin(r), idle = 0;
+	unsigned same = 0;
 
 	if (res)
 		return res;
@@ -474,6 +476,10 @@ int ioc_cancel_many(struct ioc_ring *r, const uint64_t *tokens, unsigned n, uint
 	} while ((*sent < n || r->ring.sq.sqe_tail != io_uring_smp_load_acquire(r->ring.sq.khead)) && idle < 100);
 	if (res > 0)
 		res = 0;
+	while (same < n && same < out->n && out->cqe[same].user_data == tokens[same] &&
+	       out->cqe[same].res == -ECANCELED && !out->cqe[same].flags)
+		same++;
+	sent[1] = same;
 	leave(r);
 	unlock(r);
 	return res;

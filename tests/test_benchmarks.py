@@ -71,7 +71,14 @@ def test_json_has_every_case() -> None:
         row.name for case in CASES.values() for row in case.rows
     ]
     targets = {row["name"]: row["target"] for row in said["cases"] if row["target"] is not None}
-    assert targets == {"cancel-1024": 2.0, "one": 2.5, "nop-1024": 4.0}
+    assert targets == {
+        "cancel-1024": 2.0,
+        "one": 2.5,
+        "nop-1024": 4.0,
+        **{f"cancel-all-{pending}": 4.0 for pending in (64, 1024, 4096, 16384, 60000)},
+        "cancel-all-16384 growth": 1.5,
+        "instead-16384": 1 / 250,
+    }
     for row in said["cases"]:
         if row["ratio"] is None:  # an old kernel, say, which lacks what is measured
             assert row["notes"]
@@ -87,7 +94,7 @@ def test_json_has_every_case() -> None:
 def test_table_of_some_cases() -> None:
     done = run("--rounds=1", "--no-peer", "--no-gate", "one", "any-all-64")
     assert done.returncode == 0, done.stderr
-    for word in ("ours/C", "ANY|ALL ns", "any-all-64", "one by Sqe", "peer: left out"):
+    for word in ("ours/C", "its per s", "any-all-64", "by-user-data-64", "one by Sqe", "peer: left out"):
         assert word in done.stdout
     assert "nop-1024" not in done.stdout
 
@@ -178,6 +185,44 @@ def test_without_a_target_nothing_is_missed(judge: Judge) -> None:
     assert judge((100.0, 9000.0, 300.0), target=None).ok is None
 
 
+def test_what_it_is_compared_with_may_have_other_items(judge: Judge) -> None:
+    from benchmarks.cases import Case, Job, Row
+    from benchmarks.measure import Measured
+    from benchmarks.report import results, table
+
+    few, many = Job("engine", "few", 1), Job("engine", "many", 1)
+    row = Row("growth", "about it", 100, few, many, target=1.5, against="10 pending", base_items=10)
+    [result] = results(Case("case", (row,)), Measured([{few: 20.0, many: 400.0}]))
+    assert (result.base, result.base_ns, result.ours_ns) == ("10 pending", 2.0, 4.0)
+    assert result.ratio is not None
+    assert result.ratio.median == 2.0
+    assert result.notes == ("2.00 times 10 pending, the target is 1.5",)
+    text = table([result], "left out")
+    assert "500,000,000" in text  # each second, of the base
+    assert "MISSED" in text
+
+
+def test_a_small_ratio_is_not_rounded_away() -> None:
+    from benchmarks.report import Ratio
+
+    assert str(Ratio(0.0029, 0.0028, 0.31)) == "0.0029 (0.0028-0.31)"
+
+
+def test_a_case_that_is_not_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import measure as measuring
+    from benchmarks.cases import Case, Job, Row
+    from benchmarks.sides import Side
+
+    counting = "n = 0\nwhile line := input(): n += 1; print(n, flush=True)"
+    monkeypatch.setattr(measuring, "start", lambda *_: Side([sys.executable, "-c", counting]))
+    base, ours = Job("c", "work", 1), Job("ours", "work", 1)
+    rows = (Row("case", "about it", 1, base, ours),)
+    cold = measuring.measure(Case("case", rows, warm=False), 2, [], {})
+    warm = measuring.measure(Case("case", rows), 2, [], {})
+    assert [times[ours] for times in cold.rounds] == [1, 2]
+    assert [times[ours] for times in warm.rounds] == [2, 3]
+
+
 def test_exit_status(
     judge: Judge, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -250,7 +295,7 @@ def test_a_peer_that_crashes_costs_only_its_column(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(measuring, "start", lambda side, *rest: Side(dying if side == "peer" else healthy))
     row = Row("case", "about it", 1, Job("c", "work", 2), Job("ours", "work", 2), Job("peer", "work", 2), 2.0)
     case = Case("case", (row,))
-    [result] = results(case, measuring.measure(case, 2, [], ROOT))
+    [result] = results(case, measuring.measure(case, 2, [], {"peer": ROOT}))
     assert result.ok is True
     assert (result.base_ns, result.ours_ns, result.peer_ns) == (7.0, 7.0, None)
     assert "SIGILL" in result.notes[0]
@@ -265,6 +310,39 @@ def test_a_peer_that_cannot_be_installed_says_why(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(sides.SideFailedError, match="can't be installed: No matching distribution"):
         sides.install_peer()
     assert not list(tmp_path.iterdir())
+
+
+def test_peers_that_are_not_here_say_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from benchmarks import sides
+
+    def refuse(what: str) -> Path:
+        if what.startswith("caio"):
+            raise sides.SideFailedError("no caio")
+        return tmp_path
+
+    monkeypatch.setattr(sides, "install_peer", refuse)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    found = sides.peers({"c", "peer", "caio", "fio"})
+    assert found == {"peer": tmp_path, "caio": "no caio", "fio": found["fio"]}
+    assert "not installed" in str(found["fio"])
+    assert sides.peers({"c", "ours"}) == {}
+
+
+def test_a_work_that_is_counted_apart(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import io
+
+    from benchmarks.works import Work, serve
+
+    done: list[str] = []
+    work = Work(lambda: (0, 0), (1, 2), lambda: done.append("prepared"), lambda: (len(done), 2))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("it 1\n"))
+    serve({"it": work})
+    assert capsys.readouterr().out.strip().isdigit()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("it 1\n"))
+    with pytest.raises(SystemExit, match="it: "):  # two, now
+        serve({"it": work})
 
 
 def test_a_peer_is_installed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,15 +16,17 @@ from pathlib import Path
 
 import pytest
 
+import iocancel
 from iocancel import doctor, uring
 from iocancel.doctor import live as live_module
-from iocancel.doctor import machine, reach, rings, workers
+from iocancel.doctor import machine, reach, rings, verbs, workers
 from iocancel.doctor.live import Live, NotHere, Overdue, code, interrupted, needs, stopped
 from iocancel.doctor.props import pipe
 from iocancel.doctor.report import Check, Checks, Finding, Report, Seen, Wrong, found
 from iocancel.doctor.show import Painter, table, width_of
 from iocancel.doctor.text import as_text
 from iocancel.errors import EngineUnavailable, FeatureUnavailable, feature_unavailable
+from iocancel.operation import VERBS
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def live() -> object:
 
 
 def test_no_fault_of_our_own_and_no_bound_was_reached(report: doctor.Report) -> None:
-    bad = [f for f in report.findings if "fault" in f.seen or "within" in f.seen]
+    bad = [f for f in report.findings if "a fault of" in f.seen or "within" in f.seen]
     assert bad == []
 
 
@@ -67,7 +69,8 @@ def test_systems(report: doctor.Report) -> None:
 
 def test_requests_have_a_reach_where_they_work(report: doctor.Report) -> None:
     for finding in report.findings:
-        wanted = {"total", "partial", "none"} if finding.area == "request" and finding.works else {None}
+        asked = finding.area in ("request", "verb") and finding.works
+        wanted = {"total", "partial", "none"} if asked else {None}
         assert finding.reach in wanted, finding
 
 
@@ -110,6 +113,70 @@ def test_posix_aio(report: doctor.Report) -> None:
     assert report.reach("posix_aio", "aio_read, queued behind another (empty pipe)") == "total"
     expected = "none" if machine.is_glibc() else "total"
     assert report.reach("posix_aio", "aio_read, running (empty pipe)") == expected
+
+
+# The engines
+
+
+def test_verbs_are_what_the_engines_say(report: doctor.Report) -> None:
+    assert set(verbs.ENGINE_OF) == {"io_uring", "libaio", "posix_aio"}
+    for system in report.systems:
+        engine = report.find(system, f"engine {verbs.ENGINE_OF[system]}")
+        assert engine is not None
+        if not engine.works:
+            assert engine.remedy
+            continue
+        with iocancel.open_engine(verbs.ENGINE_OF[system]) as opened:
+            for verb in VERBS:
+                finding = report.find(system, f"engine.{verb}")
+                assert finding is not None
+                assert finding.area == "verb"
+                assert finding.works == opened.supports(verb)
+                assert finding.reach == opened.reach(verb)
+
+
+def test_reach_of_verbs_on_io_uring(uring_report: doctor.Report) -> None:
+    assert uring_report.reach("io_uring", "engine.poll") == "total"
+    assert uring_report.reach("io_uring", "engine.read") == "partial"
+    assert uring_report.reach("io_uring", "engine.fsync") == "none"
+
+
+def test_no_engine_without_its_system() -> None:
+    assert {finding.system for finding in doctor.examine(["io_uring"]).findings} == {"io_uring"}
+
+
+@pytest.mark.parametrize(
+    ("error", "works", "seen"),
+    [(None, False, "it is forbidden"), (ValueError("so so"), None, "a fault of iocancel's own: ValueError")],
+)
+def test_an_engine_that_can_not_be_opened(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None, works: bool | None, seen: str
+) -> None:
+    def fail(**_: object) -> None:
+        if error is None:
+            refuse()
+        raise error or AssertionError
+
+    monkeypatch.setattr(verbs, "engine_class", lambda name: fail)
+    [finding] = verbs.found_out("io_uring")
+    assert (finding.area, finding.works) == ("engine", works)
+    assert finding.seen.startswith(seen)
+    assert finding.remedy
+
+
+def test_engines_as_text() -> None:
+    findings = [
+        Finding("io_uring", "system", "io_uring", True),
+        Finding("io_uring", "engine", "engine uring", True, "2 of 3 verbs"),
+        Finding("io_uring", "verb", "engine.accept", True, "", "", "total"),
+        Finding("io_uring", "verb", "engine.poll", True, "", "", "total"),
+        Finding("io_uring", "verb", "engine.waitid", False, "not here"),
+        Finding("libaio", "system", "libaio", True),
+        Finding("libaio", "engine", "engine libaio", False, "it is forbidden", "allow it"),
+    ]
+    text = as_text(Report(machine.describe(), tuple(findings)), Painter(io.StringIO()), 60)
+    assert "engine uring, 2 of 3 verbs: works\n  total     accept poll\n  not here  waitid\n" in text
+    assert "engine libaio: can not be had here\nit is forbidden. What would help: allow it.\n" in text
 
 
 def test_machine(report: doctor.Report) -> None:

@@ -6,9 +6,11 @@
     report.systems                                        # ("io_uring", "libaio", "posix_aio")
     report.works("io_uring", "IORING_ASYNC_CANCEL_FD")    # True
     report.reach("io_uring", "recv")                      # "total"
+    report.reach("io_uring", "engine.recv")               # "partial": what `open_engine("uring")` says of it
 
 Version numbers say little, since distributions carry parts of newer kernels: every line of the report is
-something that was tried. It takes about a tenth of a second.
+something that was tried; but how far an engine's verbs can be cancelled is what the engine itself declares
+(and what its tests hold it to). It takes about a tenth of a second.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import sys
 from collections.abc import Iterable
 from typing import TextIO, get_args
 
-from iocancel.doctor import machine, mechanisms, others, rings, streams, waits
+from iocancel.doctor import machine, mechanisms, others, rings, streams, verbs, waits
 from iocancel.doctor.live import Live
 from iocancel.doctor.report import Finding, Reach, Report, System, all_found, found
 from iocancel.doctor.show import Painter, width_of
@@ -79,7 +81,7 @@ def _uring() -> list[Finding]:
         findings.append(Finding("io_uring", "mechanism", "another ring", False, why, error.remedy))
     finally:
         live.ring.close()
-    return findings + rings.set_ups()
+    return findings + rings.set_ups() + verbs.found_out("io_uring")
 
 
 def _libaio() -> list[Finding]:
@@ -89,7 +91,8 @@ def _libaio() -> list[Finding]:
         return _missing("libaio", error)
     with context:
         first = Finding("libaio", "system", "libaio", True, "a context could be set up")
-        return [first, *all_found("libaio", (*others.LIBAIO, *others.LIBAIO_KINDS), context)]
+        findings = [first, *all_found("libaio", (*others.LIBAIO, *others.LIBAIO_KINDS), context)]
+    return findings + verbs.found_out("libaio")
 
 
 def _posix_aio() -> list[Finding]:
@@ -100,6 +103,7 @@ def _posix_aio() -> list[Finding]:
     return [
         Finding("posix_aio", "system", "posix_aio", works, why, "" if works else tried[0].remedy),
         *findings,
+        *verbs.found_out("posix_aio"),
     ]
 
 

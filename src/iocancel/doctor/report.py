@@ -25,13 +25,15 @@ class Finding:
 
     Attributes:
         system: "io_uring", "libaio" or "posix_aio".
-        area: "system", "set-up", "mechanism", "cancel flag", "request" or "opcode".
+        area: "system", "set-up", "mechanism", "cancel flag", "request" or "opcode"; "engine" and "verb"
+            for what `iocancel.open_engine` makes of the system.
         name: what it is; a flag or an opcode by its C name.
         works: whether it works here; None where that could not be found out.
         seen: what was seen, or why it does not work.
         remedy: what would help, "" where nothing is needed or known.
-        reach: for a request, how far it can be cancelled here: "total": it did not happen; "partial": it
-            may have happened in part, and the result says how much; "none": it runs to its own end.
+        reach: for a request and for a verb, how far it can be cancelled here: "total": it did not happen;
+            "partial": it may have happened in part, and the result says how much; "none": it runs to its own
+            end.
     """
 
     system: System

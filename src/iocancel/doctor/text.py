@@ -51,6 +51,7 @@ def as_text(report: Report, paint: Painter, width: int) -> str:
         opcodes = [finding for finding in findings if finding.area == "opcode"]
         if opcodes:
             lines += ["", *_opcodes(opcodes)]
+        lines += _engine(findings, paint, width)
         lines.append("")
     lines += _LEGEND
     return "\n".join(lines) + "\n"
@@ -101,6 +102,27 @@ def _table(heading: str, findings: list[Finding], paint: Painter, width: int) ->
             row.append(finding.remedy)
         rows.append(row)
     return table(head, rows, 1, paint, width)
+
+
+def _engine(findings: list[Finding], paint: Painter, width: int) -> list[str]:
+    """What the system's engine can be asked for, by how far that can be cancelled."""
+    engines = [finding for finding in findings if finding.area == "engine"]
+    verbs = [finding for finding in findings if finding.area == "verb"]
+    lines = []
+    for engine in engines:
+        title = f"{engine.name}, {engine.seen}" if engine.works else engine.name
+        lines += ["", *_state(title, engine, paint, width)]
+    for word in ("total", "partial", "none", None):
+        names = [finding.name.removeprefix("engine.") for finding in verbs if finding.reach == word]
+        if names:
+            lines += textwrap.wrap(
+                " ".join(names),
+                max(width, 40),
+                initial_indent=f"  {word or 'not here':<9} ",
+                subsequent_indent=" " * 12,
+                break_on_hyphens=False,
+            )
+    return lines
 
 
 def _opcodes(findings: list[Finding]) -> list[str]:

@@ -154,7 +154,6 @@ class Cancelling(Leading):
                 elif op._state == PREPARED:
                     self._withdraw(op, -errno.ECANCELED)
             self._sending, self._sent_to = batch, None
-            if batch:
-                self._carrier.cancel(batch)
+            if batch and not (self._carrier.cancel(batch) and self._settle_cancelled(batch)):
                 self._settle()
             self._answered = number

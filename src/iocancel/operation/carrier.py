@@ -68,8 +68,14 @@ class Carrier(Protocol):
         """
         ...
 
-    def cancel(self, ops: Sequence[Operation[Any]]) -> None:
-        """Ask the system to cancel these, in this order, at once. At most 1,024."""
+    def cancel(self, ops: Sequence[Operation[Any]]) -> bool | None:
+        """Ask the system to cancel these, in this order, at once. At most 1,024.
+
+        Returns:
+            Whether the records that are there now are just the endings of these, in this order, each with
+            -ECANCELED and without flags: they can be settled without a look at each. A carrier that does not
+            know it returns nothing.
+        """
         ...
 
     def records(self) -> list[Record]:

@@ -43,6 +43,7 @@ from iocancel.operation.operation import (
 T = TypeVar("T")
 OPEN, CLOSING, CLOSED, FORKED = "open", "closing", "closed", "forked"
 _LAST = int(Event.LAST)
+_GONE = -errno.ECANCELED
 
 
 class Core:
@@ -85,8 +86,9 @@ class Core:
             if timeout is not None:
                 op._expires = expiry(timeout)
             self._carrier.prepare(op, *args)
-            for fd in op._files:
-                self._ledger.also_on(fd, op)
+            if op._files:
+                for fd in op._files:
+                    self._ledger.also_on(fd, op)
         except BaseException:
             op._pins = None
             self._ledger.leave(token)
@@ -157,7 +159,7 @@ class Core:
         flight = self._ledger.flight
         free = self._ledger._free
         mask = SLOTS - 1
-        collect = self._collect
+        collect, ended = self._collect, self._ended
         number = self._came
         for token, res, flags in records:
             number += 1
@@ -166,16 +168,44 @@ class Core:
                     self._answer(token, res)
                 continue
             op = flight[token]
-            if flags or op._special or collect or op._state != IN_FLIGHT:
+            if flags or op._special or op._state != IN_FLIGHT:
                 self._one(op, res, flags, number)
                 continue
             op._res = res  # the plain case, which is nearly all of them
             op._pins = None
             op._state = ENDED
+            if collect:
+                ended.append(op)
             del flight[token]
             free.append(token & mask)
         self._came = number
         carrier.forget(len(records))
+
+    def _settle_cancelled(self, ops: Sequence[Operation[Any]]) -> bool:
+        """Deal with what has come where it is just the endings of `ops`, all cancelled, in this order.
+
+        Returns:
+            False where one is not the plain case. `_settle` has to go on then, as after a signal's exception:
+            the records are still there, and it changes nothing about what was settled here.
+        """
+        if self._collect:
+            return False
+        ledger = self._ledger
+        flight, free = ledger.flight, ledger._free
+        mask = SLOTS - 1
+        for op in ops:
+            if op._special or op._state != IN_FLIGHT:
+                return False
+            op._res = _GONE
+            op._pins = None
+            op._state = ENDED
+            token = op._token
+            del flight[token]
+            free.append(token & mask)
+        many = len(ops)
+        self._came += many
+        self._carrier.forget(many)
+        return True
 
     def _one(self, op: Operation[Any], res: int, flags: int, number: int) -> None:
         """A completion that is not the plain case.

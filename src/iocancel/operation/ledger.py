@@ -9,7 +9,10 @@ bulk cancels need (newest first: the kernel's search is linear only that way).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
+from itertools import islice
+from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 SLOT_BITS = 24
 SLOTS = 1 << SLOT_BITS
 GENERATIONS = 1 << 37
+_WRAPS = GENERATIONS << SLOT_BITS
 _LEAST = 32  # tokens of one file that are kept before the first look for those that have ended
 
 
@@ -30,7 +34,7 @@ class Ledger:
         self.flight: dict[int, Operation[Any]] = {}  # token -> operation, the oldest first
         self._free: list[int] = []
         self._slots = 0
-        self._generation = 0
+        self._generation = 0  # the next one, in its place
         self._files: dict[int, list[int]] = {}  # fd -> tokens, ended ones among them
 
     def __len__(self) -> int:
@@ -51,13 +55,24 @@ class Ledger:
             slot = self._new_slot()
         # No call between these two lines: no other thread gets the same generation.
         generation = self._generation
-        self._generation = generation + 1
-        token = (generation % GENERATIONS) << SLOT_BITS | slot
+        self._generation = generation + SLOTS
+        if generation >= _WRAPS:
+            generation %= _WRAPS
+        token = generation | slot
         op._token = token
         self.flight[token] = op
         fd = op._fd
         if fd >= 0:
-            self._on(fd, token)
+            # `_on`, but for its call.
+            files = self._files
+            if fd in files:
+                tokens = files[fd]
+                tokens.append(token)
+                many = len(tokens)
+                if not many & (many - 1) and many >= _LEAST:
+                    self._look(tokens, many)
+            else:
+                files[fd] = [token]
         return token
 
     def _new_slot(self) -> int:
@@ -77,12 +92,16 @@ class Ledger:
         many = len(tokens)
         # At powers of two: half of what was looked at last time has come since, or it had nearly all ended.
         if many >= _LEAST and not many & (many - 1):
-            flight = self.flight
-            alive = [each for each in tokens if each in flight]
-            if len(alive) <= many // 2:
-                # In place: another thread may be appending to this very list.
-                del tokens[:many]
-                tokens.extend(alive)
+            self._look(tokens, many)
+
+    def _look(self, tokens: list[int], many: int) -> None:
+        """Forget those that have ended, where half of them have."""
+        flight = self.flight
+        alive = [each for each in tokens if each in flight]
+        if len(alive) <= many // 2:
+            # In place: another thread may be appending to this very list.
+            del tokens[:many]
+            tokens.extend(alive)
 
     def also_on(self, fd: int, op: Operation[Any]) -> None:
         """Note that an operation is on a second file, too (a splice)."""
@@ -100,7 +119,16 @@ class Ledger:
 
     def newest_first(self) -> list[Operation[Any]]:
         """All of them."""
-        return list(reversed(self.flight.values()))
+        flight = self.flight
+        while flight:
+            # Not further than to the oldest one: a dict keeps the places of those that have left for a long
+            # time, 60,000 of them, say, before the 64 that are there.
+            ops = reversed(flight.values())
+            many = length_hint(ops)  # 0 where another thread came in between, which the walk refuses, too
+            with contextlib.suppress(RuntimeError):
+                if many:
+                    return list(islice(ops, many))
+        return []
 
     def on_file(self, fd: int) -> list[Operation[Any]]:
         """Those on a file, by its number, the newest first."""

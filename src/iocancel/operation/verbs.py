@@ -44,6 +44,8 @@ _OPENAT, _CLOSE = Kind("openat", "openat"), Kind("close", "close")
 _SPLICE, _TEE = Kind("splice", "splice"), Kind("tee", "tee")
 _WAITID, _FUTEX_WAIT = Kind("waitid", "waitid"), Kind("futex_wait", "futex_wait")
 
+_FOUR_GIB = 1 << 32
+
 KINDS = {"accept": _ACCEPT, "recv": _RECV, "poll": _POLL}
 """Of the verbs that have a multishot form."""
 
@@ -466,8 +468,10 @@ def whole(value: int, what: str) -> int:
 
 def _room(op: Operation[Any], into: int | WriteableBuffer) -> WriteableBuffer:
     """Where to read to: the caller's buffer, or one of our own, which makes the value bytes."""
+    if into.__class__ is bytearray:  # sooner than by the question below
+        return into
     if isinstance(into, int):
-        buffer = bytearray(whole(into, "into"))
+        buffer = bytearray(into if into.__class__ is int and 0 <= into < _FOUR_GIB else whole(into, "into"))
         op._value = _received
         op._buffer = buffer
         return buffer

@@ -34,6 +34,7 @@ _TIMER = OTHER | 1 << 60
 _POLLIN = 1
 _PATIENCE = 5.0  # seconds for what a worker is executing to end, once its deadline has passed
 _NULL = ffi.NULL
+_from_buffer, _TOKENS = ffi.from_buffer, ffi.typeof("uint64_t[]")
 _enter, _cancel_many = lib.ioc_enter, lib.ioc_cancel_many
 
 
@@ -75,7 +76,7 @@ class UringCarrier:
             errors.check(-number, "eventfd")
         self._wake = ffi.gc(wake, lib.ioc_wake_free)
         self._armed = False
-        self._sent = ffi.new("unsigned *")
+        self._sent = ffi.new("unsigned[2]")  # see ioc_cancel_many
         # A cancel that succeeds need not say so, where the kernel can keep silent (5.17).
         self._silent = lib.IOSQE_CQE_SKIP_SUCCESS if self._ring.features & lib.IORING_FEAT_CQE_SKIP else 0
         self._opcodes = self._ring.probe()
@@ -149,22 +150,18 @@ class UringCarrier:
         if res < 0:
             self._refused(res)
 
-    def cancel(self, ops: Sequence[Operation[Any]]) -> None:
+    def cancel(self, ops: Sequence[Operation[Any]]) -> bool:
         """See Carrier."""
         tokens = array("Q", [op._token for op in ops])
-        sent = self._sent
-        sent[0] = 0
+        many = len(tokens)
+        ring, sent = self._ring, self._sent
+        sent[0] = sent[1] = 0
         res = _cancel_many(
-            self._ring._handle,
-            ffi.from_buffer("uint64_t[]", tokens),
-            len(tokens),
-            ANSWER,
-            self._silent,
-            self._ring.out,
-            sent,
+            ring._handle, _from_buffer(_TOKENS, tokens), many, ANSWER, self._silent, ring.out, sent
         )
         if res < 0:
-            self._ring.took(res, "io_uring_enter")
+            ring.took(res, "io_uring_enter")
+        return bool(sent[1] == many == ring.out.n)
 
     # Out
 

@@ -21,8 +21,8 @@ from iocancel.uring import MsgHdr, SockAddr, Sqe, memory
 from iocancel.uring.prep_recv import control_messages
 from iocancel.uring.prep_wait import child_state
 
-# opcode flags ioprio fd off addr len op_flags user_data buf_index personality file_index addr3 pad
-_pack = struct.Struct("=BBHiQQIIQHHIQQ").pack
+# opcode (flags ioprio) fd off addr len op_flags user_data (buf_index personality file_index addr3 pad)
+_pack = struct.Struct("=B3xiQQIIQ24x").pack
 _from_buffer, _cast = ffi.from_buffer, ffi.cast
 _UINTPTR = ffi.typeof("uintptr_t")
 _BYTES = ffi.typeof("uint8_t[]")
@@ -35,6 +35,7 @@ _READ, _WRITE, _RECV, _SEND = (
 _POLL = lib.IORING_OP_POLL_ADD
 _LITTLE = struct.pack("=I", 1) == b"\1\0\0\0"
 _CURRENT = (1 << 64) - 1  # the file's own position
+_TOO_FAR = 1 << 63
 _LINK = lib.IOSQE_IO_LINK
 _CMSG = struct.Struct("@Nii")
 _WORD = struct.calcsize("@N")
@@ -77,67 +78,70 @@ def link_timeout(op: Operation[Any], mark: int) -> None:
 # The hot ones
 
 
-def _writable(buf: Any) -> Any:
-    try:
-        return _from_buffer(_BYTES, buf, True)
-    except (TypeError, ValueError, BufferError):
-        return memory.writable(buf)  # says what is wrong
-
-
-def _readable(buf: Any) -> Any:
-    try:
-        return _from_buffer(_BYTES, buf)
-    except (TypeError, ValueError, BufferError):
-        return memory.readable(buf)
+_NO_BUFFER = (TypeError, ValueError, BufferError)
 
 
 def _position(offset: int) -> int:
-    return _CURRENT if offset == -1 else _checked(offset)
-
-
-def _checked(offset: int) -> int:
+    if offset == -1:
+        return _CURRENT
     number = operator.index(offset)
-    if not 0 <= number < 1 << 63:
+    if not 0 <= number < _TOO_FAR:
         raise ValueError(f"offset takes -1 or 0 to 2**63 - 1, not {offset}")
     return number
 
 
 def read(op: Operation[Any], buf: Any, offset: int) -> None:
     """IORING_OP_READ."""
-    pin = _writable(buf)
+    try:
+        pin = _from_buffer(_BYTES, buf, True)
+    except _NO_BUFFER:
+        pin = memory.writable(buf)  # says what is wrong
     op._pins = pin
     where = int(_cast(_UINTPTR, pin))
-    op._entry = _pack(_READ, 0, 0, op._fd, _position(offset), where, len(pin), 0, op._token, 0, 0, 0, 0, 0)
+    if offset.__class__ is not int or not 0 <= offset < _TOO_FAR:
+        offset = _position(offset)
+    op._entry = _pack(_READ, op._fd, offset, where, len(pin), 0, op._token)
 
 
 def write(op: Operation[Any], data: Any, offset: int) -> None:
     """IORING_OP_WRITE."""
-    pin = _readable(data)
+    try:
+        pin = _from_buffer(_BYTES, data)
+    except _NO_BUFFER:
+        pin = memory.readable(data)  # says what is wrong
     op._pins = pin
     where = int(_cast(_UINTPTR, pin))
-    op._entry = _pack(_WRITE, 0, 0, op._fd, _position(offset), where, len(pin), 0, op._token, 0, 0, 0, 0, 0)
+    if offset.__class__ is not int or not 0 <= offset < _TOO_FAR:
+        offset = _position(offset)
+    op._entry = _pack(_WRITE, op._fd, offset, where, len(pin), 0, op._token)
 
 
 def recv(op: Operation[Any], buf: Any, flags: int) -> None:
     """IORING_OP_RECV."""
-    pin = _writable(buf)
+    try:
+        pin = _from_buffer(_BYTES, buf, True)
+    except _NO_BUFFER:
+        pin = memory.writable(buf)  # says what is wrong
     op._pins = pin
     where = int(_cast(_UINTPTR, pin))
-    op._entry = _pack(_RECV, 0, 0, op._fd, 0, where, len(pin), flags, op._token, 0, 0, 0, 0, 0)
+    op._entry = _pack(_RECV, op._fd, 0, where, len(pin), flags, op._token)
 
 
 def send(op: Operation[Any], data: Any, flags: int) -> None:
     """IORING_OP_SEND. No SIGPIPE, as Python has it for sockets and files alike."""
-    pin = _readable(data)
+    try:
+        pin = _from_buffer(_BYTES, data)
+    except _NO_BUFFER:
+        pin = memory.readable(data)  # says what is wrong
     op._pins = pin
     where = int(_cast(_UINTPTR, pin))
-    op._entry = _pack(_SEND, 0, 0, op._fd, 0, where, len(pin), flags | _NOSIGNAL, op._token, 0, 0, 0, 0, 0)
+    op._entry = _pack(_SEND, op._fd, 0, where, len(pin), flags | _NOSIGNAL, op._token)
 
 
 def poll(op: Operation[Any], mask: int) -> None:
     """IORING_OP_POLL_ADD."""
     bits = mask if _LITTLE else (mask >> 16 | mask << 16) & 0xFFFFFFFF
-    op._entry = _pack(_POLL, 0, 0, op._fd, 0, 0, 0, bits, op._token, 0, 0, 0, 0, 0)
+    op._entry = _pack(_POLL, op._fd, 0, 0, 0, bits, op._token)
 
 
 _NOSIGNAL = 0x4000  # MSG_NOSIGNAL
