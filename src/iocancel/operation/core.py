@@ -142,7 +142,7 @@ class Core:
         if op._state == PREPARED:
             op._res = res
             op._pins = None
-            if op._cancel:
+            if res == -errno.ECANCELED:
                 op._sent, op._cancel = 0, SENT  # counts as found
             op._state = NEXT[PREPARED][Event.WITHDRAW]
         self._withdrawn += 1
