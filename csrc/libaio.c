@@ -157,6 +157,16 @@ int ioc_laio_cancel_many(struct ioc_laio_context *c, struct iocb **iocbs, long n
 	return accepted;
 }
 
+void ioc_laio_cancel_each(struct ioc_laio_context *c, struct iocb **iocbs, long n, int *answers)
+{
+	struct io_event unused; /* no kernel since 3.10 hands an event over */
+	int res = usable(c);
+	long i;
+
+	for (i = 0; i < n; i++)
+		answers[i] = res ? res : io_cancel(c->id, iocbs[i], &unused);
+}
+
 static int64_t now_ns(void)
 {
 	struct timespec now;

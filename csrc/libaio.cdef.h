@@ -50,4 +50,5 @@ int ioc_laio_destroy(struct ioc_laio_context *c);
 int ioc_laio_submit(struct ioc_laio_context *c, struct iocb *iocbs, const struct ioc_laio_entry *entries, long n, uint64_t serial, struct ioc_laio_batch *batch);
 int ioc_laio_cancel(struct ioc_laio_context *c, struct iocb *iocb, struct ioc_laio_events *out);
 int ioc_laio_cancel_many(struct ioc_laio_context *c, struct iocb **iocbs, long n, struct ioc_laio_events *out);
+void ioc_laio_cancel_each(struct ioc_laio_context *c, struct iocb **iocbs, long n, int *answers);
 int ioc_laio_getevents(struct ioc_laio_context *c, long min, long max, int64_t deadline, struct ioc_laio_events *out);

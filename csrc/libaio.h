@@ -91,6 +91,8 @@ int ioc_laio_submit(struct ioc_laio_context *c, struct iocb *iocbs, const struct
 int ioc_laio_cancel(struct ioc_laio_context *c, struct iocb *iocb, struct ioc_laio_events *out);
 /* io_cancel of each; out has room for n events. Returns how many the kernel accepted. */
 int ioc_laio_cancel_many(struct ioc_laio_context *c, struct iocb **iocbs, long n, struct ioc_laio_events *out);
+/* io_cancel of each; answers[i] is what it said of iocbs[i]. */
+void ioc_laio_cancel_each(struct ioc_laio_context *c, struct iocb **iocbs, long n, int *answers);
 /* Waits for min events, takes at most max of them. deadline: CLOCK_MONOTONIC nanoseconds, -1 for
  * never, 0 for no waiting. Fewer than min come back at the deadline and when the wake-up poll ended;
  * -EINTR and other errors may come beside events: out->count says. */

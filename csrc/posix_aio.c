@@ -23,8 +23,13 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#ifndef F_DUPFD_QUERY
+#define F_DUPFD_QUERY 1027 /* Linux 6.10 */
+#endif
 
 enum { IDLE, STARTING, STARTED };
 
@@ -386,4 +391,36 @@ int ioc_aio_init(int threads, int num, int idle_time)
 	(void)threads, (void)num, (void)idle_time;
 	return -ENOSYS;
 #endif
+}
+
+/* Whether two numbers name one open file: 1 or 0; a negated errno where it can't be found out (kcmp, the
+ * way before Linux 6.10, is compiled out of some kernels, and forbidden in most containers). */
+int ioc_same_file(int a, int b)
+{
+	int res = fcntl(a, F_DUPFD_QUERY, b);
+
+	if (res >= 0)
+		return res;
+	if (errno != EINVAL)
+		return -errno;
+#ifdef SYS_kcmp
+	res = (int)syscall(SYS_kcmp, getpid(), getpid(), 0 /* KCMP_FILE */, (unsigned long)a, (unsigned long)b);
+	return res < 0 ? -errno : !res;
+#else
+	return -ENOSYS;
+#endif
+}
+
+/* A duplicate, stored where a signal handler's exception can't lose it; 0 or a negated errno. */
+int ioc_dup(int fd, int *to)
+{
+	*to = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	return *to < 0 ? -errno : 0;
+}
+
+void ioc_dup_close(int *own)
+{
+	if (*own >= 0)
+		close(*own);
+	*own = -1;
 }

@@ -61,4 +61,8 @@ int ioc_aio_cancel(int fd, struct ioc_aio *p);
 int ioc_aio_mute(struct ioc_aio *p);
 int ioc_aio_init(int threads, int num, int idle_time);
 
+int ioc_same_file(int a, int b);
+int ioc_dup(int fd, int *to);
+void ioc_dup_close(int *own);
+
 #endif

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import select
@@ -10,12 +11,18 @@ from collections.abc import Callable
 from typing import Any
 
 from iocancel import errors
-from iocancel.operation import Verbs
+from iocancel.errors import EngineUnavailable
+from iocancel.operation import Outcome, Verbs
 
 ENGINES = ("uring", "libaio", "posix_aio")
 """The engines, the best one first."""
 _CLASSES = {"uring": "UringEngine", "libaio": "LibaioEngine", "posix_aio": "PosixAioEngine"}
-_said: set[str] = set()
+_SYSTEMS = {"uring": "io_uring", "libaio": "Linux AIO", "posix_aio": "POSIX AIO"}
+# The call that stands for the system in `errors.engine_unavailable`.
+_CALLS = {"uring": "io_uring_enter", "libaio": "io_setup"}
+_EXPLAINED = frozenset([errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOMEM, errno.EMFILE, errno.ENFILE])
+_PATIENCE = 5.0  # seconds that an engine is given to do what it is tried with
+_said = False
 
 
 def open_engine(name: str | None = None, **options: Any) -> Any:
@@ -34,11 +41,15 @@ def open_engine(name: str | None = None, **options: Any) -> Any:
         EngineUnavailable: it can't be had here (with "auto": none can); `.reason` and `.remedy` say why and
             what helps.
         ValueError: no such name.
+        TypeError: options beside "auto".
 
-    Where "auto" can't have io_uring it warns once (RuntimeWarning), and says what would help.
+    Where "auto" can't have io_uring it warns, once in a process (RuntimeWarning), and says what would help.
     """
     wanted = name if name is not None else os.environ.get("IOCANCEL_ENGINE") or "auto"
     if wanted == "auto":
+        if options:
+            given = ", ".join(options)
+            raise TypeError(f"{given}: an option of one engine: with options, name the engine, too")
         return _best()
     if wanted not in ENGINES:
         source = "" if name is not None else " (from IOCANCEL_ENGINE)"
@@ -53,55 +64,130 @@ def engine_class(name: str) -> Callable[..., Any]:
 
 
 def _best() -> Any:
-    refused: list[OSError] = []
+    """The first that works."""
+    refused: dict[str, EngineUnavailable] = {}
     for name in ENGINES:
-        engine = None
         try:
-            engine = engine_class(name)()
-            try_out(engine)
+            engine = _opened(name)
         except OSError as error:
-            refused.append(error)
-            if engine is not None:
-                engine.close()
+            # Without its frames: they hold what the attempt had opened.
+            refused[name] = explained(name, error.with_traceback(None))
             continue
-        if refused:
-            _say(name, refused)
+        if "uring" in refused:
+            try:
+                _say(name, refused["uring"])
+            except BaseException:  # warnings are errors here
+                engine.close()
+                raise
         return engine
-    raise refused[0]
+    raise _none(refused)
+
+
+def _opened(name: str) -> Verbs:
+    """An engine that was tried out; one that does not work leaves nothing behind."""
+    if name == "uring":
+        _try_ring()
+    engine: Verbs = engine_class(name)()
+    try:
+        try_out(engine)
+    except BaseException:
+        with warnings.catch_warnings():
+            # What it did not get done is no news, and nothing of the caller's.
+            warnings.simplefilter("ignore", ResourceWarning)
+            try:
+                engine.close()
+            except OSError:  # what has refused the work refuses its cancelling, too; it is closed
+                pass
+        raise
+    return engine
+
+
+def _try_ring() -> None:
+    """Make each of the three system calls of io_uring: a filter may let some of them through.
+
+    On a small ring of its own: one that is given up with a request in it is given back late.
+
+    Raises:
+        OSError: one was refused.
+    """
+    from iocancel.uring import Ring
+
+    with Ring(8) as ring:
+        ring.probe()
+        ring.get_sqe()
+        ring.submit()
 
 
 def try_out(engine: Verbs) -> None:
-    """Cancel something, as far as the engine can: a seccomp filter may allow the set-up and nothing else.
+    """Cancel something where the engine can always cancel, else do something.
 
     Raises:
         EngineUnavailable: it does not work.
+        OSError: the system has refused.
     """
-    if not engine.supports("poll"):
-        return
     read_end, write_end = os.pipe()
     try:
-        op = engine.poll(read_end, select.POLLIN)
-        engine.submit()
-        op.cancel()
-        outcome = op.wait(5.0)
-        if not op.cancelled():
-            raise errors.engine_unavailable(5, f"{engine.name}: a cancelled poll {outcome.value}")
+        if engine.supports("poll"):
+            op: Any = engine.poll(read_end, select.POLLIN)
+            engine.submit()
+            op.cancel()
+            wanted = Outcome.CANCELLED
+        else:
+            os.write(write_end, b"x")
+            op = engine.read(read_end, 1)
+            wanted = Outcome.COMPLETED
+        outcome = op.wait(_PATIENCE)
+        if outcome is not wanted:
+            error = op.exception()
+            if isinstance(error, OSError):
+                raise error
+            raise _refusal(
+                errno.EIO, engine.name, f"a {op.name} that was to be {wanted.value} {outcome.value}"
+            )
     finally:
         os.close(read_end)
         os.close(write_end)
 
 
-def _say(name: str, refused: list[OSError]) -> None:
+def explained(name: str, error: OSError) -> EngineUnavailable:
+    """A refusal as an EngineUnavailable, with a reason and a remedy.
+
+    Args:
+        name: the engine that was tried.
+        error: what came.
+    """
+    if isinstance(error, EngineUnavailable) and error.reason:
+        return error
+    if name in _CALLS and error.errno in _EXPLAINED:
+        return errors.engine_unavailable(error.errno, _CALLS[name])
+    return _refusal(error.errno or errno.EIO, name, error.strerror or str(error))
+
+
+def _refusal(number: int, name: str, reason: str) -> EngineUnavailable:
+    error = EngineUnavailable(number, f"{os.strerror(number)}: {_SYSTEMS[name]} does not work here")
+    error.reason = reason
+    error.remedy = "look at the limits (ulimit -a), the seccomp profile and dmesg"
+    return error
+
+
+def _none(refused: dict[str, EngineUnavailable]) -> EngineUnavailable:
+    """What to say when nothing works: of each, why, and what would help."""
+    number = next(iter(refused.values())).errno or errno.EIO
+    error = EngineUnavailable(number, f"{os.strerror(number)}: no engine works here")
+    error.reason = "; ".join(f"{_SYSTEMS[name]}: {each.reason}" for name, each in refused.items())
+    error.remedy = "; ".join(f"{_SYSTEMS[name]}: {each.remedy}" for name, each in refused.items())
+    return error
+
+
+def _say(name: str, error: EngineUnavailable) -> None:
     """Say once why it is not io_uring."""
-    error = refused[0]
-    reason = getattr(error, "reason", "") or str(error)
-    remedy = getattr(error, "remedy", "")
-    if reason in _said:
+    global _said
+    if _said:
         return
-    _said.add(reason)
+    _said = True
     warnings.warn(
-        f"io_uring can't be used here: {reason}. {remedy} iocancel goes on with {name}; "
-        "IOCANCEL_ENGINE chooses one without this warning.",
+        f"io_uring can't be used here: {error.reason}. What helps: {error.remedy}. iocancel goes on with "
+        f"{name}; IOCANCEL_ENGINE={name} chooses it without this warning.",
         RuntimeWarning,
         stacklevel=4,
     )

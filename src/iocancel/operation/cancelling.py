@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from iocancel.operation.core import CLOSED, FORKED
 from iocancel.operation.leading import Leading
 from iocancel.operation.ledger import by_age
 from iocancel.operation.operation import (
@@ -75,8 +74,7 @@ class Cancelling(Leading):
 
     def _cancel_these(self, ops: list[Operation[Any]], why: int) -> int:
         """Cancel, the newest first."""
-        if self._state in (CLOSED, FORKED):
-            raise self._gone()
+        self._check_open()
         pending: list[Operation[Any]] = []
         add = pending.append
         for op in ops:
@@ -141,6 +139,8 @@ class Cancelling(Leading):
 
     def _send_these(self, ops: list[Operation[Any]]) -> None:
         """Send cancels for those of `ops` that are in flight, which are the newest first."""
+        if self._oldest_first:
+            ops = ops[::-1]
         for start in range(0, len(ops), BATCH):
             number = self._sendings + 1
             self._sendings = number

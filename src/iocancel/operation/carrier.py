@@ -37,7 +37,11 @@ class Batch(Protocol):
 
 
 class Carrier(Protocol):
-    """One system."""
+    """One system.
+
+    A carrier whose system finds the oldest operation first has `oldest_first = True`: bulk cancels go to it
+    in that order, and to all others the newest first.
+    """
 
     name: str
     """As `open_engine` takes it."""

@@ -8,6 +8,7 @@ FAILED, its memory goes behind the carrier's barrier, or is kept for ever, and a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -16,13 +17,14 @@ from typing import Any
 
 from iocancel.operation.cancelling import Cancelling
 from iocancel.operation.core import CLOSED, CLOSING, FORKED, OPEN, expiry
-from iocancel.operation.leading import Pending, Waiter
+from iocancel.operation.leading import LEADERS, Pending, Waiter
 from iocancel.operation.ledger import Ledger
 from iocancel.operation.model import Outcome
 from iocancel.operation.operation import CLOSING as BY_CLOSING
-from iocancel.operation.operation import ENDED, LEFT, RELEASING, FdOperation, Operation
+from iocancel.operation.operation import ENDED, LEFT, PREPARED, RELEASING, FdOperation, Operation
 
 CLOSE_TIMEOUT = 5.0
+_STUCK = 0.1  # seconds that the leader has for leaving
 _UNASKED = 1.0  # seconds that a collection, or the interpreter's end, may take
 
 
@@ -88,10 +90,11 @@ class Closing(Cancelling):
         Raises:
             RuntimeError: from a signal handler that has interrupted this engine.
         """
-        if self._state is not OPEN:
-            return
         me = threading.get_ident()
-        if self._lead_thread == me:
+        # One that a signal's exception has cut short is begun again.
+        if self._state is not OPEN and not (self._state is CLOSING and self._closer == me):
+            return
+        if self._lead_thread == me and self._is_led():
             raise self._inside()
         until = None if timeout is None else expiry(timeout)
         self._closer = me
@@ -114,6 +117,8 @@ class Closing(Cancelling):
                 return
             fresh = [op for op in flight if op._token not in asked]
             if fresh:  # the first time, all; then what was on its way in when the closing began
+                for op in fresh:
+                    op._why = op._why or BY_CLOSING
                 asked.update(op._token for op in fresh)
                 self._asked.append(fresh)  # type: ignore[arg-type]
             pending = Pending(flight, ENDED)
@@ -123,18 +128,35 @@ class Closing(Cancelling):
                 return
 
     def _finish(self, until: float | None) -> None:
-        """Close the carrier, abandon what is left, wake everybody."""
-        left = self._ledger.newest_first()
-        self._state = CLOSED
+        """Close the carrier, abandon what is left, wake everybody.
+
+        After an interruption it can be run again: it is CLOSED, and who waits learns of that, at the end.
+        """
+        mine = self._lead_at_last(until)
         try:
+            if self._lead is mine:  # else a thread is stuck in a system call
+                self._settle()
+                self._settle_batch()
+            self._sealed = True  # before the look: what enters from now on is refused by `_start`
+            left = []
+            for op in self._ledger.newest_first():
+                if op._state == PREPARED:  # the kernel never saw it
+                    op._why = op._why or BY_CLOSING
+                    self._withdraw(op, -errno.ECANCELED)
+                else:
+                    left.append(op)
             safe = self._carrier.close(None if until is None else max(0.0, until - time.monotonic()), left)
-        finally:
-            # What is in the old ledger stays there: the carrier keeps it for as long as it has to.
-            self._ledger = Ledger()
             for op in left:
                 self._abandon(op)
-            for waiter in list(self._followers):
-                waiter.awake()
+            # What is in the old ledger stays there: the carrier keeps it for as long as it has to.
+            self._ledger = Ledger()
+            self._state = CLOSED
+        finally:
+            if self._lead is mine:
+                self._lead_thread = 0
+                self._lead = None
+        for waiter in list(self._followers):
+            waiter.awake()
         running = [op for op in left if op._why == LEFT]
         if running and not safe:
             warnings.warn(
@@ -143,6 +165,19 @@ class Closing(Cancelling):
                 ResourceWarning,
                 stacklevel=3,
             )
+
+    def _lead_at_last(self, until: float | None) -> object:
+        """Take the lead: nobody may be handing over when the rest is withdrawn."""
+        mine, me, waiter = object(), threading.get_ident(), Waiter()
+        while True:
+            # No call between the look and the stores.
+            if self._lead is None:
+                self._lead = mine
+                self._lead_thread = me
+            if self._lead is mine or (until is not None and time.monotonic() >= until + _STUCK):
+                return mine
+            self._carrier.wake()
+            self._await_lead(waiter, 0.05)
 
     def _abandon(self, op: Operation[Any]) -> None:
         """The engine will not hear of its ending."""
@@ -181,7 +216,7 @@ class Closing(Cancelling):
         self._lead, self._lead_thread = None, 0
 
     def _at_exit(self) -> None:
-        if self._state is OPEN:
+        if self._state in (OPEN, CLOSING):
             self._close_unasked(" at exit")
 
     def _close_unasked(self, when: str = "") -> None:
@@ -192,8 +227,11 @@ class Closing(Cancelling):
             warnings.warn(text, ResourceWarning, source=self, stacklevel=3)
 
     def __del__(self) -> None:
-        if getattr(self, "_state", "new") is OPEN:
+        if getattr(self, "_state", "new") in (OPEN, CLOSING):
             self._close_unasked()
+
+
+LEADERS.add(Closing._finish.__code__)
 
 
 def linger_zero(fd: int) -> None:

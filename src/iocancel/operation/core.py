@@ -52,6 +52,7 @@ class Core:
     def __init__(self, carrier: Carrier) -> None:
         self._state = "new"
         self._carrier = carrier
+        self._oldest_first: bool = getattr(carrier, "oldest_first", False)
         self._ledger = Ledger()
         self._staged: deque[Operation[Any]] = deque()  # prepared; those at its head may be under way already
         self._batch: Batch | None = None  # being handed over
@@ -72,6 +73,7 @@ class Core:
         self._lead_thread = 0
         self._wanted = False  # somebody else than the leader has work for it
         self._followers: deque[Any] = deque()
+        self._sealed = False  # nothing enters any more
         self._state = OPEN
         _lifetime.register(cast(_lifetime.Owner, self))  # Closing has what an Owner needs
 
@@ -84,6 +86,7 @@ class Core:
         token = self._ledger.enter(op)
         try:
             if timeout is not None:
+                op._special = True  # before another thread can hand it over and settle it
                 op._expires = expiry(timeout)
             self._carrier.prepare(op, *args)
             if op._files:
@@ -94,8 +97,14 @@ class Core:
             self._ledger.leave(token)
             raise
         self._staged.append(op)
+        if op._state == ENDED:  # another thread's cancel_all was between its entering and its preparing
+            op._pins = None
+        if self._sealed:  # closed meanwhile: what had entered before that is withdrawn by the closing thread
+            if op._state == PREPARED:
+                op._pins = None
+                self._ledger.leave(token)
+            raise self._gone()
         if op._expires is not None:
-            op._special = True
             self._fresh_deadlines.append((op._expires, token, op))
         return op
 
@@ -134,6 +143,8 @@ class Core:
                     op._state = PREPARED
         staged = self._staged
         while staged and staged[0]._state != PREPARED:
+            if staged[0]._state == ENDED and staged[0]._token in self._ledger.flight:
+                self._over(staged[0])  # its withdrawal was cut short
             staged.popleft()
         self._batch = None
 
@@ -141,10 +152,10 @@ class Core:
         """End what the kernel has never seen."""
         if op._state == PREPARED:
             op._res = res
-            op._pins = None
             if res == -errno.ECANCELED:
                 op._sent, op._cancel = 0, SENT  # counts as found
             op._state = NEXT[PREPARED][Event.WITHDRAW]
+        op._pins = None  # behind the state: see _start
         self._withdrawn += 1
         self._over(op)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import heapq
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -71,9 +72,9 @@ class Waiter:
             return False
         return True
 
-    def sleep(self, seconds: float) -> None:
-        """Wait to be woken."""
-        self._lock.acquire(timeout=seconds)
+    def sleep(self, seconds: float) -> bool:
+        """Wait to be woken; whether it was."""
+        return self._lock.acquire(timeout=seconds)
 
 
 class Leading(Core):
@@ -144,13 +145,13 @@ class Leading(Core):
 
     def _run(self, *, wait: bool, timeout: float | None, collect: bool = False) -> bool:
         """One turn, here or by the leader; whether it was here."""
-        if self._lead_thread == threading.get_ident():
+        if self._lead_thread == threading.get_ident() and self._is_led():
             raise self._inside()
         mine, me = object(), threading.get_ident()
         self._wanted = True
         try:
             # No call between the look and the stores.
-            if self._lead is None:
+            if self._lead is None and (self._state is OPEN or self._closer == me):
                 self._lead = mine
                 self._lead_thread = me
             if self._lead is mine:
@@ -158,17 +159,22 @@ class Leading(Core):
                 self._turn(wait, timeout)
                 return True
         finally:
-            self._leave(mine)
+            # First of all, with no call between: a signal's exception must not leave the lead with nobody.
+            if self._lead is mine:
+                self._collect = False
+                self._lead_thread = 0
+                self._lead = None
+            self._left()
         self._carrier.wake()
         # The leader may have left between the look and the waking.
-        if self._lead is None and self._wanted:
+        if self._lead is None and self._wanted and self._state is OPEN:
             return self._run(wait=wait, timeout=timeout, collect=collect)
         return False
 
     def _turn(self, wait: bool, timeout: float | None) -> None:
         """See core.py."""
         self._wanted = False
-        if self._state is FORKED:
+        if self._state in (CLOSED, FORKED):
             raise self._gone()
         before = self._came + self._withdrawn
         self._settle()
@@ -214,17 +220,33 @@ class Leading(Core):
         """Send the cancels that were asked for: see cancelling.py."""
         raise NotImplementedError
 
-    def _leave(self, mine: object) -> None:
-        """Give up the lead, if it is ours; wake who may lead next."""
-        if self._lead is mine:
-            self._collect = False
-            self._lead_thread = 0
-            self._lead = None
-            # Who came while this thread was on its way out has left its work to the leader.
-            if self._wanted and self._state is OPEN:
-                self._run(wait=False, timeout=None)
+    def _left(self) -> None:
+        """After the lead was given up, or was not had: what came too late for it, and who may lead next."""
+        # Who came while this thread was on its way out has left its work to the leader.
+        if self._wanted and self._lead is None and self._state is OPEN:
+            self._run(wait=False, timeout=None)
         if self._lead is None:
             self._wake_one()
+
+    def _is_led(self) -> bool:
+        """Whether a thread does lead, or an exception has ended a leader in the midst of its leaving.
+
+        No signal's exception can do that, since Python looks for signals at calls and jumps; but what raises
+        into a thread from outside can (a debugger, a tracer, a test that interrupts at every opcode).
+        """
+        mine = self._lead
+        if mine is None:
+            return False
+        frame = sys._current_frames().get(self._lead_thread)
+        while frame is not None:
+            if frame.f_code in LEADERS and frame.f_locals.get("mine") is mine:
+                return True
+            frame = frame.f_back
+        # No call between the look and the stores.
+        if self._lead is mine:
+            self._lead_thread = 0
+            self._lead = None
+        return self._lead is not None
 
     def _wake_one(self) -> None:
         for waiter in list(self._followers):
@@ -244,7 +266,7 @@ class Leading(Core):
         while pending.first() is not None:
             if self._state in (CLOSED, FORKED):
                 raise self._gone()
-            if self._lead_thread == threading.get_ident():
+            if self._lead_thread == threading.get_ident() and self._is_led():
                 raise self._inside()
             now = time.monotonic()
             if until is not None and now >= until:
@@ -281,7 +303,7 @@ class Leading(Core):
             return False
         try:
             # No call between the look and the stores.
-            if self._lead is None:
+            if self._lead is None and (self._state is OPEN or self._closer == me):
                 self._lead = mine
                 self._lead_thread = me
             if self._lead is not mine:
@@ -298,7 +320,12 @@ class Leading(Core):
                         break
             return True
         finally:
-            self._leave(mine)
+            # First of all, with no call between: a signal's exception must not leave the lead with nobody.
+            if self._lead is mine:
+                self._collect = False
+                self._lead_thread = 0
+                self._lead = None
+            self._left()
 
     _closer = 0  # the thread that closes
 
@@ -316,7 +343,8 @@ class Leading(Core):
             self._carrier.wake()  # what was prepared here is to be handed over
             if pending.first() is not None and (self._lead is not None or self._state is CLOSING):
                 left = _SAFETY if until is None else min(_SAFETY, until - time.monotonic())
-                waiter.sleep(max(0.0, left))
+                if not waiter.sleep(max(0.0, left)):
+                    self._is_led()
         finally:
             while waiter in self._followers:
                 self._followers.remove(waiter)
@@ -340,3 +368,7 @@ class Leading(Core):
             "this thread is inside this engine already (a signal handler, a callback): cancel() is all that "
             "can be called here"
         )
+
+
+# What holds the lead while it runs, in a local named `mine`.
+LEADERS = {Leading._run.__code__, Leading._lead_for.__code__}

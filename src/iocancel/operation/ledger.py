@@ -96,12 +96,9 @@ class Ledger:
 
     def _look(self, tokens: list[int], many: int) -> None:
         """Forget those that have ended, where half of them have."""
-        flight = self.flight
-        alive = [each for each in tokens if each in flight]
-        if len(alive) <= many // 2:
-            # In place: another thread may be appending to this very list.
-            del tokens[:many]
-            tokens.extend(alive)
+        alive = self.flight.__contains__
+        if sum(map(alive, tokens)) <= many // 2:
+            tokens[:] = filter(alive, tokens)  # in one step: other threads append to this very list
 
     def also_on(self, fd: int, op: Operation[Any]) -> None:
         """Note that an operation is on a second file, too (a splice)."""
@@ -132,14 +129,17 @@ class Ledger:
 
     def on_file(self, fd: int) -> list[Operation[Any]]:
         """Those on a file, by its number, the newest first."""
-        tokens = self._files.pop(fd, None)
+        tokens = self._files.get(fd)
         if tokens is None:
             return []
         flight = self.flight
-        found = [(each, flight[each]) for each in sorted(set(tokens), reverse=True) if each in flight]
-        if found:  # until they have ended
-            self._files.setdefault(fd, []).extend(token for token, _ in reversed(found))
-        return [op for _, op in found]
+        # In one step, and never out of the table while something is on it: others append, and look, too.
+        tokens[:] = filter(flight.__contains__, tokens)
+        found = [flight[each] for each in sorted(set(tokens), reverse=True) if each in flight]
+        # No call between the looks and the deletion.
+        if fd in self._files and not self._files[fd]:
+            del self._files[fd]
+        return found
 
 
 def by_age(ops: Iterable[Operation[Any]]) -> list[Operation[Any]]:

@@ -104,8 +104,6 @@ class Operation(Generic[T_co]):
     _address: Any = None  # what returns an accepted connection's address
     _dispose: Any = None  # what becomes of a value that nobody can claim any more; None closes an fd
     _seen = _taken = -1  # the last numbers of those that came, and that were handed out
-    _hooks: tuple[Callable[[Operation[Any]], object], ...] = ()
-    _item_hooks: tuple[Callable[[Operation[Any]], object], ...] = ()
     _zero_copy = False
 
     def __init__(self, engine: Core, kind: Kind, fd: int = -1) -> None:
@@ -131,6 +129,10 @@ class Operation(Generic[T_co]):
         self._value: Any = None  # what makes the value of the kernel's number; later, the value
         self._exception: BaseException | None = None
         self._claimed = False
+        # Other threads store to these: a name that is new to an instance may cost it other threads' stores,
+        # since Python 3.11 may collect garbage, and so run others, while it gives the instance a dict.
+        self._hooks: tuple[Callable[[Operation[Any]], object], ...] = ()
+        self._item_hooks: tuple[Callable[[Operation[Any]], object], ...] = ()
 
     # What it is
 

@@ -248,7 +248,7 @@ class Verbs(Closing):
         Returns:
             An operation; its value is what `socket.recvmsg` returns: (data, ancdata, msg_flags, address).
         """
-        op = self._on(_RECVMSG, sock)
+        op: FdOperation[Any] = self._on(_RECVMSG, sock, FdOperation)
         return self._start(
             op, whole(bufsize, "bufsize"), whole(ancbufsize, "ancbufsize"), flags, timeout=timeout
         )

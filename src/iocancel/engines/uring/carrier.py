@@ -66,6 +66,7 @@ class UringCarrier:
 
     name = "uring"
     keeps_deadlines = True
+    oldest_first = False
 
     def __init__(self, entries: int | None) -> None:
         self._ring = open_ring(entries)
@@ -79,7 +80,11 @@ class UringCarrier:
         self._sent = ffi.new("unsigned[2]")  # see ioc_cancel_many
         # A cancel that succeeds need not say so, where the kernel can keep silent (5.17).
         self._silent = lib.IOSQE_CQE_SKIP_SUCCESS if self._ring.features & lib.IORING_FEAT_CQE_SKIP else 0
-        self._opcodes = self._ring.probe()
+        try:
+            self._opcodes = self._ring.probe()
+        except OSError:  # a seccomp filter that lets rings be set up
+            self._ring.close()
+            raise
         self._prepare: dict[str, Callable[..., None]] = {}
         self._groups = 0
         self._stuck = 0

@@ -1,0 +1,528 @@
+"""Operations to the C library's AIO and back.
+
+The way: `go` puts what is handed over into the lines of its files (lines.py) and starts the first of each;
+the C library's thread tells an eventfd when it has ended; `go`, which waits in poll(2) for that and for the
+wake-up, asks which it was, and starts the next.
+
+Facts that this rests on (docs/kernel-facts.md, 6 and 10.8):
+
+- What runs can't be interrupted on glibc (NOTCANCELED); on musl it can.
+- The notification may never come (RLIMIT_NPROC, a limit on pids: glibc says nothing). So the answer of
+  aio_error is looked at every 0.1 s, too, for as long as anything is in the C library.
+- An eventfd is written after the error can be seen: who was told finds it.
+- Nothing of it survives a fork: the bindings let no call through in a child.
+
+What is known of an operation is read off its control block (never started, in progress, ended), so each step
+can be run again after a signal handler's exception. What changes what is done next is one store each time: an
+operation is over when its result is stored, behind its record, so a record may be there twice, and is never
+missing.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import heapq
+import math
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from iocancel import errors
+from iocancel._native import ffi, lib
+from iocancel.engines.posix_aio import lines
+from iocancel.engines.posix_aio.lines import BY_NUMBER, NEVER, Line, Row
+from iocancel.engines.refusal import no_verb
+from iocancel.operation import ANSWER, Operation, Reach
+from iocancel.posix_aio import (
+    Aiocb,
+    CancelStatus,
+    SigEvent,
+    aio_cancel,
+    aio_error,
+    aio_fsync,
+    aio_read,
+    aio_return,
+    aio_suspend,
+    aio_write,
+    notify,
+)
+from iocancel.posix_aio.ledger import forked
+
+INTERVAL = 0.1
+"""After how many seconds the C library is asked though it has told nothing."""
+_LAST_TOLD = 0.5  # seconds that a close waits for notifications of what has ended
+_LAST_LEFT = 0.1  # seconds that it waits for the thread that told last to be gone
+_VERBS = frozenset(["read", "write", "fsync", "timeout"])
+
+
+class PosixAioBatch:
+    """Operations on their way in."""
+
+    __slots__ = ("_carrier", "ops")
+
+    def __init__(self, ops: Sequence[Operation[Any]], carrier: PosixAioCarrier) -> None:
+        self.ops = ops
+        self._carrier = carrier
+
+    def taken(self) -> int:
+        """How many are in the carrier's lines."""
+        self._carrier.note_last()
+        many = 0
+        for op in self.ops:
+            if not op._entry.taken:
+                break
+            many += 1
+        return many
+
+
+class PosixAioCarrier:
+    """See iocancel.operation.carrier."""
+
+    name = "posix_aio"
+    keeps_deadlines = False
+
+    def __init__(self) -> None:
+        if lib.ioc_aio_error(ffi.new("struct ioc_aio *")) == lib.IOC_AIO_FORKED:
+            raise forked("opening the engine")
+        lines.sweep()
+        self._wake, self._told = _eventfd(), _eventfd()
+        self._started = self._heard = 0  # notifications that will come, and that came
+        try:
+            self._sigevent: SigEvent | None = SigEvent.thread(self._told.fd)
+        except OSError as error:
+            raise _no_eventfd(error.errno or errno.EMFILE) from None
+        self._poll = select.poll()
+        self._poll.register(self._wake.fd, select.POLLIN)
+        self._poll.register(self._told.fd, select.POLLIN)
+        self._incoming: deque[Row] = deque()  # taken, not yet in line
+        self._lines: dict[tuple[int, int], Line] = {}  # a file's number and which of its lines -> the line
+        self._busy: dict[Line, None] = {}  # all lines with somebody in them
+        self._fresh: dict[Line, None] = {}  # those whose first was not started yet
+        self._timers: list[tuple[float, int]] = []  # a heap of when, and whose
+        self._timing: dict[int, Row] = {}  # token -> a timeout that has not ended
+        self._records: list[tuple[Row, int | None]] = []  # who has ended, or was answered what
+        self._look = False  # something may have changed that was not seen to
+        self._looked = 0.0  # when all lines were looked at, in time.monotonic()
+
+    # In
+
+    def prepare(self, op: Operation[Any], *args: Any) -> None:
+        """See Carrier."""
+        name = op._kind.name
+        if name not in _VERBS:
+            raise no_verb(self.name, name)
+        row = Row(op._token, name, op._fd)
+        if name == "timeout":
+            row.seconds = args[0]
+        elif name == "fsync":
+            row.sync = os.O_DSYNC if args[0] else os.O_SYNC
+        else:
+            row.offset = lines.checked(args[1])
+            op._pins = lines.export(args[0], name, name == "read")
+        op._entry = row
+
+    def batch(self, ops: Sequence[Operation[Any]]) -> PosixAioBatch:
+        """See Carrier."""
+        return PosixAioBatch(ops, self)
+
+    def go(self, batch: Any, wait: bool, timeout: float | None) -> None:
+        """See Carrier."""
+        if batch is not None:
+            incoming = self._incoming
+            for op in batch.ops:
+                row = op._entry
+                if op._pins is not None:
+                    row.buffer = ffi.buffer(op._pins)
+                incoming.append(row)  # from here on it is taken: see note_last
+                row.taken = True
+        self._listen(0.0)
+        self._advance()
+        if wait and not self._records:
+            self._listen(self._limit(timeout))
+            self._advance()
+
+    def note_last(self) -> None:
+        """Note that what is last in line to come in was taken, also where a signal's exception came first."""
+        if self._incoming:
+            self._incoming[-1].taken = True
+
+    def _limit(self, timeout: float | None) -> float | None:
+        """For how many seconds to wait at most."""
+        limits = [] if timeout is None else [timeout]
+        if self._busy:
+            limits.append(INTERVAL)
+        if self._timing:
+            limits.append(self._timers[0][0] - time.monotonic())
+        return max(0.0, min(limits)) if limits else None
+
+    def _listen(self, seconds: float | None) -> None:
+        """Wait until a notification or a wake-up comes."""
+        limit = None if seconds is None else min(math.ceil(seconds * 1e3), 1 << 30)
+        for fd, _ in self._poll.poll(limit):
+            if fd == self._told.fd:
+                self._look = True  # before it is known only here
+                self._heard += os.eventfd_read(fd)
+            elif seconds != 0.0:  # somebody who has been waiting is to look
+                lib.ioc_wake_clear(self._wake)
+
+    def _advance(self) -> None:
+        """Put what has come in into line, see what has ended, start what is next."""
+        incoming = self._incoming
+        while incoming:
+            row = incoming[0]
+            row.taken = True
+            self._place(row)
+            incoming.popleft()
+        while self._fresh:  # after all were looked up
+            line = next(iter(self._fresh))
+            self._move(line)
+            self._fresh.pop(line, None)
+        if self._timers:
+            self._expire()
+        now = time.monotonic()
+        if self._busy and (self._look or now >= self._looked + INTERVAL):
+            self._look = False
+            try:
+                for line in list(self._busy):
+                    self._move(line)
+            except BaseException:
+                self._look = True
+                raise
+            self._looked = now
+
+    def _place(self, row: Row) -> None:
+        """Into its line; nothing where it is there already."""
+        if row.over:
+            return
+        if row.name == "timeout":
+            if row.token not in self._timing:
+                heapq.heappush(self._timers, (time.monotonic() + row.seconds, row.token))
+                self._timing[row.token] = row
+            return
+        try:
+            if row.line is None:
+                row.line = self._line_for(row)
+        except OSError as error:
+            self._refuse(row, error)
+            return
+        line = row.line
+        if not line.queue or line.queue[-1] is not row:
+            line.queue.append(row)
+        self._busy[line] = None
+        if line.queue[0] is row:
+            self._fresh[line] = None
+
+    def _line_for(self, row: Row) -> Line:
+        """The line of its file."""
+        which, row.identity = lines.which(row.fd, row.name)
+        key = (row.fd, which)
+        line = self._lines.get(key)
+        if line is None or not line.same():  # an old one goes on, for those in it
+            line = Line(key)
+            if which != BY_NUMBER:
+                line.duplicate()
+            self._lines[key] = line
+        return line
+
+    def _move(self, line: Line) -> None:
+        """As far as it goes without waiting."""
+        queue = line.queue
+        while queue:
+            row = queue[0]
+            if not row.over:
+                if row.state() == NEVER:
+                    self._start(row, line)
+                if row.state() == errno.EINPROGRESS:
+                    return
+                if not row.over:
+                    self._harvest(row, line)
+            queue.popleft()
+        self._busy.pop(line, None)
+        if self._lines.get(line.key) is line:
+            del self._lines[line.key]
+        line.give_back()
+
+    def _start(self, row: Row, line: Line) -> None:
+        """Give one to the C library."""
+        if not lines.unchanged(row):
+            text = f"{os.strerror(errno.EBADF)}: {row.name}: fd {row.fd} was closed, or is another file now"
+            self._refuse(row, OSError(errno.EBADF, text))
+            return
+        at = row.offset
+        if at == -1 and not row.sync:
+            row.at = lines.position(line.number)
+            at = max(0, row.at)  # the C library passes over it where the file has none
+        row.aiocb = aiocb = Aiocb(line.number, row.buffer, at, sigevent=self._sigevent)
+        try:
+            if row.sync:
+                aio_fsync(row.sync, aiocb)
+            elif row.name == "read":
+                aio_read(aiocb)
+            else:
+                aio_write(aiocb)
+            self._started += 1
+        except (OSError, RuntimeError) as error:  # RuntimeError: the interpreter is ending
+            self._refuse(row, error)
+
+    def _refuse(self, row: Row, error: Exception) -> None:
+        """It was not, and will not be, started."""
+        row.error = error
+        number = error.errno if isinstance(error, OSError) and error.errno else errno.ECANCELED
+        self._over(row, -number)
+
+    def _harvest(self, row: Row, line: Line) -> None:
+        """It has ended: its result."""
+        aiocb = row.aiocb
+        assert aiocb is not None
+        error = aio_error(aiocb)
+        res = -error if error else aio_return(aiocb)
+        if row.offset == -1 and res > 0 and row.at >= 0 and lines.unchanged(row):
+            self._set_position(row, line, row.at + res)
+        self._over(row, res)
+
+    @staticmethod
+    def _set_position(row: Row, line: Line, to: int) -> None:
+        """As read(2) and write(2) leave it."""
+        try:
+            if row.name == "write" and lines.appends(line.number):
+                os.lseek(line.number, 0, os.SEEK_END)
+            else:
+                os.lseek(line.number, to, os.SEEK_SET)
+        except OSError:  # a device that tells its position, and can't be told one
+            return
+
+    def _over(self, row: Row, res: int) -> None:
+        """Its ending."""
+        self._records.append((row, None))
+        row.res = res  # from here on it is over, and its record counts: see records
+        row.aiocb = row.buffer = None
+
+    def _expire(self) -> None:
+        """End the timeouts whose time has come."""
+        timers, timing, now = self._timers, self._timing, time.monotonic()
+        while timers and (timers[0][0] <= now or timers[0][1] not in timing):
+            row = timing.get(timers[0][1])
+            if row is not None:
+                self._over(row, -errno.ETIME)
+                timing.pop(row.token, None)
+            heapq.heappop(timers)
+        if len(timers) > 2 * len(timing) + 64:  # most were cancelled
+            self._timers = [each for each in timers if each[1] in timing]
+            heapq.heapify(self._timers)
+
+    # Cancels
+
+    def cancel(self, ops: Sequence[Operation[Any]]) -> None:
+        """See Carrier."""
+        for op in ops:
+            self._cancel(op._entry)
+
+    def _cancel(self, row: Row) -> None:
+        if row.over:  # its record is there
+            self._answer(row, -errno.ENOENT)
+            return
+        line = row.line
+        if row.state() == NEVER:
+            self._over(row, -errno.ECANCELED)
+            self._timing.pop(row.token, None)
+            self._look = True
+            if line is not None:
+                line.one_gone()
+            return
+        assert line is not None
+        self._look = True
+        try:
+            status = aio_cancel(line.number, row.aiocb)
+        except OSError as error:  # the number of a regular file was closed: the C library asks that first
+            if error.errno != errno.EBADF:
+                raise
+            status = CancelStatus.NOTCANCELED
+        if row.state() == errno.EINPROGRESS:
+            self._answer(row, -errno.EALREADY)
+        else:
+            if status is not CancelStatus.CANCELED:
+                self._answer(row, -errno.ENOENT)
+            self._harvest(row, line)
+
+    def _answer(self, row: Row, res: int) -> None:
+        self._records.append((row, res))
+
+    # Out
+
+    def records(self) -> list[tuple[int, int, int]]:
+        """See Carrier."""
+        # Less those whose ending was cut short by a signal's exception before it was stored.
+        entries = self._records = [each for each in self._records if each[1] is not None or each[0].over]
+        return [
+            (row.token, row.res or 0, 0) if answer is None else (row.token | ANSWER, answer, 0)
+            for row, answer in entries
+        ]
+
+    def forget(self, many: int) -> None:
+        """See Carrier."""
+        del self._records[:many]
+
+    def own(self, token: int, res: int) -> None:
+        """See Carrier: there are no records of its own."""
+        raise AssertionError((token, res))
+
+    def wake(self) -> None:
+        """See Carrier."""
+        lib.ioc_wake_set(self._wake)
+
+    # About
+
+    def failure(self, op: Operation[Any]) -> OSError:
+        """See Carrier."""
+        row: Row = op._entry
+        if isinstance(row.error, OSError):
+            return row.error
+        try:
+            errors.check(op._res, f"posix_aio {op._kind.call}")
+        except OSError as error:
+            return error
+        raise AssertionError(op._res)
+
+    def supports(self, name: str) -> bool:
+        """See Carrier."""
+        return name in _VERBS
+
+    def reach(self, name: str) -> Reach:
+        """See Carrier. What waits in line can always be cancelled; this is about what runs."""
+        if name == "timeout":
+            return Reach.TOTAL
+        if name == "fsync" or not interrupts():
+            return Reach.NONE
+        return Reach.TOTAL if name == "read" else Reach.PARTIAL
+
+    def patience(self, op: Operation[Any]) -> float:  # noqa: ARG002
+        """See Carrier. What the C library did not stop at once, it does not stop."""
+        return 0.0
+
+    def multishot(self, engine: Any, verb: str, args: tuple[Any, ...]) -> Any:  # noqa: ARG002
+        """See Carrier."""
+        raise no_verb(self.name, f"{verb}_multishot")
+
+    # The end
+
+    def close(self, timeout: float | None, left: Sequence[Operation[Any]] = ()) -> bool:  # noqa: ARG002
+        """See Carrier. What has not been started never is."""
+        until = None if timeout is None else time.monotonic() + timeout
+        self._incoming.clear()
+        self._timing.clear()
+        firsts = [(line.queue[0], line) for line in self._busy if line.queue]
+        running = [(row, line) for row, line in firsts if row.state() != NEVER]
+        safe = True
+        try:
+            for row, line in running:
+                self._cancel_quietly(row, line)
+            self._wait(lambda: not _running(running), until)
+            # It was told of all endings that there are, or that does not come.
+            bound = time.monotonic() + _LAST_TOLD
+            self._wait(
+                lambda: self._heard >= self._started - _running(running),
+                bound if until is None else min(bound, until),
+            )
+        finally:
+            for row, line in firsts:
+                aiocb = row.aiocb
+                if aiocb is not None and row.state() == errno.EINPROGRESS:
+                    lines.leave(aiocb, line)
+                    safe = False
+                else:
+                    line.give_back()
+            self._busy.clear()
+            self._fresh.clear()
+            self._lines.clear()
+            self._close_fds()
+        return safe
+
+    @staticmethod
+    def _cancel_quietly(row: Row, line: Line) -> None:
+        try:
+            aio_cancel(line.number, row.aiocb)
+        except OSError as error:
+            if error.errno != errno.EBADF:  # a regular file's, which was closed: it ends by itself
+                raise
+
+    def _wait(self, done: Callable[[], bool], until: float | None) -> None:
+        """Wait for what the C library tells, or can be asked."""
+        while not done():
+            left = INTERVAL if until is None else min(INTERVAL, until - time.monotonic())
+            if left <= 0:
+                return
+            self._listen(left)
+
+    def _close_fds(self) -> None:
+        before = notify.waiting()
+        self._sigevent = None
+        # Who told last may not have left yet (it writes, and leaves): a moment, else the bindings see to it.
+        bound = time.monotonic() + _LAST_LEFT
+        while notify.waiting() > before and self._heard >= self._started and time.monotonic() < bound:
+            notify.sweep(notify.waiting())
+            os.sched_yield()
+        lib.ioc_wake_close(self._wake)
+        lib.ioc_wake_close(self._told)
+
+    def forked(self) -> None:
+        """See Carrier."""
+        self._incoming.clear()
+        self._timing.clear()
+        for line in list(self._busy):
+            for row in line.queue:
+                row.aiocb = None
+            line.queue.clear()
+            line.give_back()
+        self._busy.clear()
+        self._fresh.clear()
+        self._lines.clear()
+        self._close_fds()
+
+
+def _running(pairs: list[tuple[Row, Line]]) -> int:
+    """How many of these the C library still has."""
+    return sum(row.state() == errno.EINPROGRESS for row, _ in pairs)
+
+
+def _eventfd() -> Any:
+    """An eventfd that is closed when it is collected, at the latest."""
+    wake = lib.ioc_wake_new()
+    if wake == ffi.NULL:
+        raise _no_eventfd(ffi.errno)
+    return ffi.gc(wake, lib.ioc_wake_free)
+
+
+def _no_eventfd(number: int) -> errors.EngineUnavailable:
+    error = errors.EngineUnavailable(number, f"{os.strerror(number)}: eventfd")
+    if number in (errno.EMFILE, errno.ENFILE):
+        error.reason = "no file descriptor is left"
+        error.remedy = "raise RLIMIT_NOFILE (ulimit -n) or close some"
+    else:
+        error.reason = "the kernel refused an eventfd, which is how the C library tells of an ending"
+        error.remedy = "look at dmesg, at the memory that is left, and at the seccomp profile"
+    return error
+
+
+@functools.cache
+def interrupts() -> bool:
+    """Whether the C library can end a read that runs: musl can, glibc can't, others are tried once."""
+    if lib.IOC_AIO_GLIBC:
+        # What does not wait any more can't be told from what does without a look at other threads; but its
+        # source knows only one way to cancel: taking it off the queue.
+        return False
+    read_end, write_end = os.pipe()
+    try:
+        block = Aiocb(read_end, bytearray(1))
+        aio_read(block)  # musl returns when the operation's thread has it
+        aio_cancel(read_end, block)
+        stopped = aio_error(block) == errno.ECANCELED
+        os.write(write_end, b"x")
+        aio_suspend([block])
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+    return stopped
