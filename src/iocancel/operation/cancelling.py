@@ -157,3 +157,6 @@ class Cancelling(Leading):
             if batch and not (self._carrier.cancel(batch) and self._settle_cancelled(batch)):
                 self._settle()
             self._answered = number
+            # All answers have come. Those that have ended are the caller's alone from here on: what nobody
+            # claims of them is collected.
+            self._sending, self._sent_to = [], None

@@ -63,8 +63,9 @@ class Core:
         self._sent_to: dict[int, Operation[Any]] | None = None  # the same, by token
         self._sendings = 0  # how many times cancels were sent
         self._answered = 0  # the last of these that the carrier has returned from
-        self._deadlines: list[tuple[float, int, Operation[Any]]] = []
-        self._fresh_deadlines: deque[tuple[float, int, Operation[Any]]] = deque()
+        # Tokens, not operations: one that has ended is the caller's alone, and collected when he lets it go.
+        self._deadlines: list[tuple[float, int]] = []
+        self._fresh_deadlines: deque[tuple[float, int]] = deque()
         self._came = 0  # records dealt with, ever
         self._withdrawn = 0  # operations that ended without the kernel, ever
         self._collect = False  # whether this turn is to remember what has ended
@@ -105,7 +106,7 @@ class Core:
                 self._ledger.leave(token)
             raise self._gone()
         if op._expires is not None:
-            self._fresh_deadlines.append((op._expires, token, op))
+            self._fresh_deadlines.append((op._expires, token))
         return op
 
     def _hand_over(self, ops: list[Operation[Any]], wait: bool, timeout: float | None) -> None:
@@ -128,7 +129,9 @@ class Core:
             if op._state == PREPARED:
                 if op._cancel:
                     self._withdraw(op, -errno.ECANCELED)
-                elif op._file is not None and number_of(op._file) != op._fd:
+                elif (op._file is not None and number_of(op._file) != op._fd) or (
+                    op._others and any(number_of(file) != number for file, number in op._others)
+                ):
                     self._withdraw(op, -errno.EBADF)
                 else:
                     ready.append(op)
@@ -227,6 +230,10 @@ class Core:
         if not flags & MORE or flags & NOTIF:
             if op._items is not None and res >= 0:
                 self._item(op, res, flags, number)
+            expires = op._expires
+            late = expires is not None and op._state == IN_FLIGHT and res in op._kind.stopped
+            if late and not op._why and time.monotonic() >= (expires or 0.0):
+                op._why = DEADLINE  # the kernel's own timer was first; said before others see the ending
             op._end(res)
             self._over(op)
         elif op._zero_copy:
@@ -253,14 +260,6 @@ class Core:
 
     def _over(self, op: Operation[Any]) -> None:
         """All that is left to do about an ending; it leaves the ledger last."""
-        expires = op._expires
-        if (
-            expires is not None
-            and not op._why
-            and op._res in op._kind.stopped
-            and time.monotonic() >= expires
-        ):
-            op._why = DEADLINE  # the kernel's own timer was first
         if self._collect and op not in self._ended[-1:]:
             self._ended.append(op)
         self._call_back(op)

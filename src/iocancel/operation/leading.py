@@ -22,7 +22,7 @@ from typing import Any
 
 from iocancel import errors
 from iocancel.operation.core import CLOSED, CLOSING, FORKED, OPEN, Core, expiry
-from iocancel.operation.operation import DEADLINE, RELEASING, SENT, Operation
+from iocancel.operation.operation import DEADLINE, IN_FLIGHT, RELEASING, SENT, Operation
 
 # A follower looks again after this many seconds, for the case that a signal's exception came just between a
 # leader's leaving and its waking a follower.
@@ -188,6 +188,8 @@ class Leading(Core):
             timeout = self._next_alarm(timeout)
         self._hand_over(ops, wait, timeout)
         self._settle()
+        if self._again:  # those that have ended are the caller's alone
+            self._again = [op for op in self._again if op._state == IN_FLIGHT]
 
     def _expire(self) -> None:
         """Cancel what has run out of time."""
@@ -195,16 +197,17 @@ class Leading(Core):
         while fresh:  # from any thread; the heap is the leader's
             heapq.heappush(deadlines, fresh[0])
             fresh.popleft()
+        if len(deadlines) > 2 * len(self._ledger.flight) + 64:  # most have ended long before their time
+            deadlines[:] = [each for each in deadlines if each[1] in self._ledger.flight]
+            heapq.heapify(deadlines)
         while deadlines:
-            when, _, op = deadlines[0]
-            if op._state < RELEASING:
+            when, token = deadlines[0]
+            op = self._ledger.get(token)
+            if op is not None and op._state < RELEASING:
                 if time.monotonic() < when:
                     return
                 op._ask(DEADLINE)
             heapq.heappop(deadlines)
-            if len(deadlines) > 2 * len(self._ledger.flight) + 64:  # most have ended long before their time
-                deadlines[:] = [each for each in deadlines if each[2]._state < RELEASING]
-                heapq.heapify(deadlines)
 
     def _next_alarm(self, timeout: float | None) -> float | None:
         """For how long a turn may wait: deadlines, and cancels that are to be sent again, come first."""

@@ -105,6 +105,7 @@ class Operation(Generic[T_co]):
     _dispose: Any = None  # what becomes of a value that nobody can claim any more; None closes an fd
     _seen = _taken = -1  # the last numbers of those that came, and that were handed out
     _zero_copy = False
+    _others: tuple[tuple[Any, int], ...] = ()  # further file objects, and their numbers at the call
 
     def __init__(self, engine: Core, kind: Kind, fd: int = -1) -> None:
         self._engine = engine

@@ -174,8 +174,9 @@ class Verbs(Closing):
             An operation; its value is how many bytes were moved.
         """
         op: Operation[int] = self._on(_SPLICE, dst)
-        number, _ = _file(src)
+        number, file = _file(src)
         op._files = (number,)
+        op._others = _asked_again(file, number)
         return self._start(op, src, count, offset_src, offset_dst, flags, timeout=timeout)
 
     def tee(
@@ -186,8 +187,9 @@ class Verbs(Closing):
         Args and value are as for `splice`.
         """
         op: Operation[int] = self._on(_TEE, dst)
-        number, _ = _file(src)
+        number, file = _file(src)
         op._files = (number,)
+        op._others = _asked_again(file, number)
         return self._start(op, src, count, flags, timeout=timeout)
 
     # Sockets
@@ -385,6 +387,9 @@ class Verbs(Closing):
             operation is collected.
         """
         op: FdOperation[int] = FdOperation(self, _OPENAT)
+        if dir_fd is not None:
+            number, file = _file(dir_fd)
+            op._others = _asked_again(file, number)
         return self._start(op, path, flags | os.O_CLOEXEC, mode, dir_fd, timeout=timeout)
 
     def close_later(self, fd: int) -> Operation[None]:
@@ -455,6 +460,11 @@ def _file(fd: File) -> tuple[int, Any]:
     if fileno is None:
         raise TypeError(f"a file is an int or an object with fileno(), not {type(fd).__name__}")
     return int(fileno()), fd
+
+
+def _asked_again(file: Any, number: int) -> tuple[tuple[Any, int], ...]:
+    """A second file object, to be asked for its number again at the submit."""
+    return () if file is None else ((file, number),)
 
 
 def whole(value: int, what: str) -> int:
