@@ -157,6 +157,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def race(session: nox.Session) -> None:
+    """Play with operations and cancels at random, and account for every one: --ops N --seed S, --help."""
+    ready(session)
+    python(session, "-m", "tools.race", *session.posargs)
+
+
+@nox.session
 def headers(session: nox.Session) -> None:
     """Build with warnings as errors against the installed headers and those in the directories given."""
     ready(session)

@@ -119,6 +119,7 @@ def plain(number: int, call: str = "") -> OSError:
     error = OSError()  # with its arguments given here, Python would choose the subclass
     error.errno = number
     error.strerror = _text(number, call)
+    error.args = (error.errno, error.strerror)
     return error
 
 

@@ -86,6 +86,7 @@ class Cancelling(Leading):
             # One entry for all of them: they are in the right order already.
             self._asked.append(pending)  # type: ignore[arg-type]
             self._run(wait=False, timeout=None)
+            self._ledger.tidy()
         return len(pending)
 
     def _ask_for(self, op: Operation[Any]) -> None:
@@ -156,7 +157,17 @@ class Cancelling(Leading):
             self._sending, self._sent_to = batch, None
             if batch and not (self._carrier.cancel(batch) and self._settle_cancelled(batch)):
                 self._settle()
+                self._expect_late(batch)
             self._answered = number
-            # All answers have come. Those that have ended are the caller's alone from here on: what nobody
-            # claims of them is collected.
+            # Those that have ended are the caller's alone from here on: what nobody claims of them is
+            # collected.
             self._sending, self._sent_to = [], None
+
+    def _expect_late(self, batch: list[Operation[Any]]) -> None:
+        """Their answers may still come, also when they have ended by then. They are not kept alive for it."""
+        late = self._late
+        if len(late) > 4 * BATCH:
+            late.clear()
+        for op in batch:
+            if op._state == IN_FLIGHT:
+                late[op._token] = op

@@ -94,7 +94,7 @@ class Closing(Cancelling):
         # One that a signal's exception has cut short is begun again.
         if self._state is not OPEN and not (self._state is CLOSING and self._closer == me):
             return
-        if self._lead_thread == me and self._is_led():
+        if self._is_led() and self._lead_thread == me:
             raise self._inside()
         until = None if timeout is None else expiry(timeout)
         self._closer = me
@@ -177,7 +177,8 @@ class Closing(Cancelling):
             if self._lead is mine or (until is not None and time.monotonic() >= until + _STUCK):
                 return mine
             self._carrier.wake()
-            self._await_lead(waiter, 0.05)
+            if self._is_led():
+                self._await_lead(waiter, 0.05)
 
     def _abandon(self, op: Operation[Any]) -> None:
         """The engine will not hear of its ending."""

@@ -22,12 +22,14 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import WeakValueDictionary
 
 from iocancel import _lifetime
 from iocancel.operation.carrier import Batch, Carrier
 from iocancel.operation.ledger import SLOTS, Ledger
 from iocancel.operation.model import ANSWER, MORE, NEXT, NOTIF, OTHER, Event, Reach
 from iocancel.operation.operation import (
+    CALLER,
     DEADLINE,
     ENDED,
     IN_FLIGHT,
@@ -61,6 +63,8 @@ class Core:
         self._again_at = self._pause = 0.0
         self._sending: list[Operation[Any]] = []  # the last cancels that were sent
         self._sent_to: dict[int, Operation[Any]] | None = None  # the same, by token
+        # Those that had not ended when their cancel's call returned: the answer may come after the ending.
+        self._late: WeakValueDictionary[int, Operation[Any]] = WeakValueDictionary()
         self._sendings = 0  # how many times cancels were sent
         self._answered = 0  # the last of these that the carrier has returned from
         # Tokens, not operations: one that has ended is the caller's alone, and collected when he lets it go.
@@ -84,8 +88,8 @@ class Core:
         """Prepare an operation: what the verbs end with."""
         if self._state is not OPEN:
             raise self._gone()
-        token = self._ledger.enter(op)
         try:
+            token = self._ledger.enter(op)
             if timeout is not None:
                 op._special = True  # before another thread can hand it over and settle it
                 op._expires = expiry(timeout)
@@ -93,11 +97,12 @@ class Core:
             if op._files:
                 for fd in op._files:
                     self._ledger.also_on(fd, op)
+            self._staged.append(op)
+            if op._expires is not None:
+                self._fresh_deadlines.append((op._expires, token))
         except BaseException:
-            op._pins = None
-            self._ledger.leave(token)
+            self._undo(op)
             raise
-        self._staged.append(op)
         if op._state == ENDED:  # another thread's cancel_all was between its entering and its preparing
             op._pins = None
         if self._sealed:  # closed meanwhile: what had entered before that is withdrawn by the closing thread
@@ -105,9 +110,17 @@ class Core:
                 op._pins = None
                 self._ledger.leave(token)
             raise self._gone()
-        if op._expires is not None:
-            self._fresh_deadlines.append((op._expires, token))
         return op
+
+    def _undo(self, op: Operation[Any]) -> None:
+        """Its call has raised: nobody will ever have it."""
+        if op._state == PREPARED and op not in list(self._staged):
+            op._state = ENDED
+            self._ledger.leave(op._token)
+        else:  # a signal's exception came late: another thread may be handing it over
+            op._ask(CALLER)
+        if op._state == ENDED:
+            op._pins = None
 
     def _hand_over(self, ops: list[Operation[Any]], wait: bool, timeout: float | None) -> None:
         """Give what is prepared to the carrier."""
@@ -147,6 +160,7 @@ class Core:
         staged = self._staged
         while staged and staged[0]._state != PREPARED:
             if staged[0]._state == ENDED and staged[0]._token in self._ledger.flight:
+                staged[0]._pins = None
                 self._over(staged[0])  # its withdrawal was cut short
             staged.popleft()
         self._batch = None
@@ -281,7 +295,7 @@ class Core:
         if op is None:  # it has ended; the answer is still wanted
             if self._sent_to is None:
                 self._sent_to = {each._token: each for each in self._sending}
-            op = self._sent_to.get(token)
+            op = self._sent_to.get(token) or self._late.get(token)
             if op is None:
                 return
         if res >= 0:

@@ -145,7 +145,7 @@ class Leading(Core):
 
     def _run(self, *, wait: bool, timeout: float | None, collect: bool = False) -> bool:
         """One turn, here or by the leader; whether it was here."""
-        if self._lead_thread == threading.get_ident() and self._is_led():
+        if self._is_led() and self._lead_thread == threading.get_ident():
             raise self._inside()
         mine, me = object(), threading.get_ident()
         self._wanted = True
@@ -269,7 +269,7 @@ class Leading(Core):
         while pending.first() is not None:
             if self._state in (CLOSED, FORKED):
                 raise self._gone()
-            if self._lead_thread == threading.get_ident() and self._is_led():
+            if self._is_led() and self._lead_thread == threading.get_ident():
                 raise self._inside()
             now = time.monotonic()
             if until is not None and now >= until:

@@ -9,10 +9,7 @@ bulk cancels need (newest first: the kernel's search is linear only that way).
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
-from itertools import islice
-from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -116,16 +113,19 @@ class Ledger:
 
     def newest_first(self) -> list[Operation[Any]]:
         """All of them."""
-        flight = self.flight
-        while flight:
-            # Not further than to the oldest one: a dict keeps the places of those that have left for a long
-            # time, 60,000 of them, say, before the 64 that are there.
-            ops = reversed(flight.values())
-            many = length_hint(ops)  # 0 where another thread came in between, which the walk refuses, too
-            with contextlib.suppress(RuntimeError):
-                if many:
-                    return list(islice(ops, many))
-        return []
+        ops = list(self.flight.values())  # in one step: other threads enter theirs meanwhile
+        ops.reverse()
+        return ops
+
+    def tidy(self) -> None:
+        """Give up a large table that nothing is in any more.
+
+        A dict keeps the places of those that have left for a long time: 60,000 of them, say, which the next
+        look at the 64 that are there would walk over.
+        """
+        # No call between the look and the clearing.
+        if not self.flight:
+            self.flight.clear()
 
     def on_file(self, fd: int) -> list[Operation[Any]]:
         """Those on a file, by its number, the newest first."""

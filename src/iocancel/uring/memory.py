@@ -228,6 +228,12 @@ def socket_address(value: Any, sock: Any) -> SockAddr:
     """A `SockAddr` from what a caller gave: one, raw bytes, or Python's form beside a socket object."""
     if isinstance(value, SockAddr):
         return value
+    if (
+        isinstance(value, bytes)
+        and value[:1] == b"\0" != value[1:2]
+        and getattr(sock, "family", None) == socket.AF_UNIX
+    ):
+        return SockAddr(socket.AF_UNIX, value)  # an abstract address, as `getsockname()` gives it
     if isinstance(value, bytes | bytearray | memoryview):
         if len(value) < 2:
             raise ValueError(f"a raw socket address starts with its family: {bytes(value)!r}")
