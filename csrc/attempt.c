@@ -218,11 +218,17 @@ static int64_t accept_one(struct ioc_attempt *a)
 {
 	struct stat st;
 	int64_t r = same(a, &st);
+	int listens = 0;
+	socklen_t size = sizeof(listens);
 
 	if (r)
 		return r;
-	if (blocks(a->fd) && !ready(a->fd, POLLIN))
-		return later(a, a->fd, POLLIN);
+	if (blocks(a->fd) && !ready(a->fd, POLLIN)) {
+		/* What accept would refuse at once must not be waited for. */
+		if (getsockopt(a->fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size))
+			return -errno;
+		return listens ? later(a, a->fd, POLLIN) : -EINVAL;
+	}
 	*(socklen_t *)(uintptr_t)a->len = (socklen_t)a->n;
 	r = told(accept4(a->fd, (struct sockaddr *)(uintptr_t)a->buf, (socklen_t *)(uintptr_t)a->len, SOCK_CLOEXEC));
 	return r == -EAGAIN ? later(a, a->fd, POLLIN) : r;

@@ -133,13 +133,35 @@ def test_one_deadline_for_several(engine: Any, pipes: Callable[[], tuple[int, in
         assert isinstance(op.exception(), OperationTimedOut)
 
 
+def test_what_ends_while_the_lead_is_given_up_is_handed_out_too(
+    engine: Any, pipes: Callable[[], tuple[int, int]]
+) -> None:
+    """A cancel asked for within a turn makes the thread look once more: what it finds then counts as well."""
+    need_stopping(engine, "read")
+    ends = [pipes() for _ in range(3)]
+    first, second, third = ops = [engine.read(read_end, 4) for read_end, _ in ends]
+
+    def act(_: Operation[Any]) -> None:
+        os.write(ends[1][1], b"data")
+        third.cancel()
+
+    first.add_done_callback(act)
+    engine.submit()
+    os.write(ends[0][1], b"data")
+    ended: list[Operation[Any]] = []
+    while engine.in_flight:
+        ended += engine.reap(None)
+    assert set(ended) == set(ops)
+    assert [op.outcome for op in (first, second, third)] == [C, C, X]
+
+
 def test_deadlines_by_reaping_alone(engine: Any, pipe: tuple[int, int]) -> None:
     """Nobody waits for any of them: they are ended all the same, the soonest first."""
     need_stopping(engine, "read")
     times = [0.03, 0.01, 0.02]
     ops = [engine.read(pipe[0], 4, timeout=seconds) for seconds in times]
     ended: list[Operation[Any]] = []
-    while len(ended) < 3:
+    while engine.in_flight:
         ended += engine.reap(None)
     assert set(ended) == set(ops)
     for op in ops:

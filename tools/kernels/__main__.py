@@ -43,7 +43,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add = parser.add_argument
     add("series", nargs="*", metavar="VERSION", help=f"of {known} (default: all of them)")
     add("--update", action="store_true", help="look for newer kernels than those in the cache")
-    add("--limit", type=float, default=1200, metavar="SECONDS", help="for each kernel (default: 1200)")
+    add("--limit", type=float, default=2100, metavar="SECONDS", help="for each kernel (default: 2100)")
     add("--jobs", type=int, default=jobs, help="guests at a time (default: %(default)s)")
     add("--smp", type=int, default=1, help="processors of each guest (default: 1)")
     add("--accel", choices=boot.ACCELERATORS, default=accelerator, help="default: $IOCANCEL_ACCEL or tcg")
@@ -88,7 +88,7 @@ def script(pytest: list[str]) -> str:
         "IOCANCEL_REQUIRE": "uring,libaio,posix_aio",  # Debian's kernels have them all
         "IOCANCEL_SCRATCH": "/mnt/scratch",
     }
-    ours = ["-v", "-p", "no:cacheprovider", "--junitxml=/run/report.xml"]
+    ours = ["-v", "-p", "no:cacheprovider", "-o", "timeout_method=signal", "--junitxml=/run/report.xml"]
     command = [sys.executable, "-m", "pytest", *ours, *pytest]
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
     return f"cd {shlex.quote(str(ROOT))} || exit 126\n{exports}exec {shlex.join(command)}\n"

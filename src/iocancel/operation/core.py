@@ -115,6 +115,7 @@ class Core:
     def _undo(self, op: Operation[Any]) -> None:
         """Its call has raised: nobody will ever have it."""
         if op._state == PREPARED and op not in list(self._staged):
+            op._res = -errno.ECANCELED  # 0 would be the fd of one that has succeeded
             op._state = ENDED
             self._ledger.leave(op._token)
         else:  # a signal's exception came late: another thread may be handing it over
@@ -172,7 +173,7 @@ class Core:
             if res == -errno.ECANCELED:
                 op._sent, op._cancel = 0, SENT  # counts as found
             op._state = NEXT[PREPARED][Event.WITHDRAW]
-        op._pins = None  # behind the state: see _start
+        op._pins = op._entry = None  # behind the state: see _start; a carrier has its memory in either
         self._withdrawn += 1
         self._over(op)
 
@@ -241,13 +242,13 @@ class Core:
         An item of a multishot operation, a zero-copy send's result or notification, one that somebody waits
         for; or one that was cut short in here before.
         """
+        expires = op._expires
+        late = expires is not None and op._state == IN_FLIGHT and res in op._kind.stopped
+        if late and not op._why and time.monotonic() >= (expires or 0.0):
+            op._why = DEADLINE  # the kernel's own timer was first; said before others see the ending
         if not flags & MORE or flags & NOTIF:
             if op._items is not None and res >= 0:
                 self._item(op, res, flags, number)
-            expires = op._expires
-            late = expires is not None and op._state == IN_FLIGHT and res in op._kind.stopped
-            if late and not op._why and time.monotonic() >= (expires or 0.0):
-                op._why = DEADLINE  # the kernel's own timer was first; said before others see the ending
             op._end(res)
             self._over(op)
         elif op._zero_copy:

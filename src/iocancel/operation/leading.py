@@ -164,7 +164,7 @@ class Leading(Core):
                 self._collect = False
                 self._lead_thread = 0
                 self._lead = None
-            self._left()
+            self._left(collect)
         self._carrier.wake()
         # The leader may have left between the look and the waking.
         if self._lead is None and self._wanted and self._state is OPEN:
@@ -223,11 +223,15 @@ class Leading(Core):
         """Send the cancels that were asked for: see cancelling.py."""
         raise NotImplementedError
 
-    def _left(self) -> None:
-        """After the lead was given up, or was not had: what came too late for it, and who may lead next."""
+    def _left(self, collect: bool = False) -> None:
+        """After the lead was given up, or was not had: what came too late for it, and who may lead next.
+
+        Args:
+            collect: as of the turn that is over: what ends now has ended in the same call.
+        """
         # Who came while this thread was on its way out has left its work to the leader.
         if self._wanted and self._lead is None and self._state is OPEN:
-            self._run(wait=False, timeout=None)
+            self._run(wait=False, timeout=None, collect=collect)
         if self._lead is None:
             self._wake_one()
 

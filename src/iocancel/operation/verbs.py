@@ -251,6 +251,7 @@ class Verbs(Closing):
             An operation; its value is what `socket.recvmsg` returns: (data, ancdata, msg_flags, address).
         """
         op: FdOperation[Any] = self._on(_RECVMSG, sock, FdOperation)
+        op._dispose = _no_fds  # its result is no fd; the carrier knows of those that came with it
         return self._start(
             op, whole(bufsize, "bufsize"), whole(ancbufsize, "ancbufsize"), flags, timeout=timeout
         )
@@ -491,6 +492,10 @@ def _room(op: Operation[Any], into: int | WriteableBuffer) -> WriteableBuffer:
 def _received(op: Operation[Any], res: int) -> bytes:
     buffer: bytearray = op._buffer
     return bytes(buffer) if res == len(buffer) else bytes(memoryview(buffer)[:res])
+
+
+def _no_fds(_op: Operation[Any], _res: int) -> int:
+    return 0
 
 
 def _nothing(_op: Operation[Any], _res: int) -> None:
