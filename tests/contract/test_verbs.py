@@ -426,6 +426,7 @@ def test_an_engine_does_it_or_says_that_it_does_not(engine: Any, verb: str, pipe
     assert engine.reach(verb) is None
     with pytest.raises(FeatureUnavailable) as raised:
         ARGUMENTS[verb](engine, pipe[0])
+    # It has brought nothing: there is nothing to close (no fd 0, above all), or to warn of.
     assert raised.value.feature
     if engine.name != "uring":  # which is not there by the kernel's doing
         assert "uring" in str(raised.value), "it names the engine that can"
