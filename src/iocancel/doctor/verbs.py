@@ -37,7 +37,7 @@ def found_out(system: System) -> list[Finding]:
         why = f"a fault of iocancel's own: {type(error).__name__}: {error}"
         return [Finding(system, "engine", f"engine {name}", None, why, "please report it")]
     with engine:
-        reaches = {verb: _reach(engine.reach(verb)) for verb in sorted(VERBS)}
+        reaches: dict[str, Reach | None] = {verb: _reach(engine.reach(verb)) for verb in sorted(VERBS)}
     many = sum(reach is not None for reach in reaches.values())
     first = Finding(system, "engine", f"engine {name}", True, f"{many} of {len(VERBS)} verbs")
     return [first, *(_verb(system, verb, reach) for verb, reach in reaches.items())]

@@ -479,8 +479,6 @@ def whole(value: int, what: str) -> int:
 
 def _room(op: Operation[Any], into: int | WriteableBuffer) -> WriteableBuffer:
     """Where to read to: the caller's buffer, or one of our own, which makes the value bytes."""
-    if into.__class__ is bytearray:  # sooner than by the question below
-        return into
     if isinstance(into, int):
         buffer = bytearray(into if into.__class__ is int and 0 <= into < _FOUR_GIB else whole(into, "into"))
         op._value = _received
