@@ -183,8 +183,8 @@ static int64_t socket_bytes(struct ioc_attempt *a, int send_it)
 	int64_t r = same(a, &st);
 	char *at;
 
-	if (r)
-		return r;
+	if (r) /* another file by now: what had come is told */
+		return a->got ? a->got : r;
 	if (all && (getsockopt(a->fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_STREAM ||
 		    a->flags & MSG_PEEK))
 		all = 0;
@@ -195,7 +195,7 @@ static int64_t socket_bytes(struct ioc_attempt *a, int send_it)
 		if (r > 0 && all)
 			a->got += r;
 	} while (r > 0 && all && (uint64_t)a->got < a->n);
-	if (r == -EAGAIN)
+	if (r == -EAGAIN && !(a->got && a->flags & MSG_DONTWAIT))
 		return later(a, a->fd, send_it ? POLLOUT : a->flags & MSG_OOB ? POLLIN | POLLPRI : POLLIN);
 	return a->got ? a->got : r;
 }

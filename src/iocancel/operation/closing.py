@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 import threading
 import time
 import warnings
@@ -80,7 +81,8 @@ class Closing(Cancelling):
     def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
         """Cancel everything, wait for the endings, and give the system back.
 
-        Threads that wait in this engine return when their operations have ended. A second call does nothing.
+        Threads that wait in this engine return when their operations have ended. A second call does nothing; one
+        that comes while another thread is at it returns when that is done, or its own time is over.
 
         Args:
             timeout: how many seconds to wait for what a cancel does not stop; None for ever. What still runs
@@ -91,14 +93,19 @@ class Closing(Cancelling):
             RuntimeError: from a signal handler that has interrupted this engine.
         """
         me = threading.get_ident()
-        # One that a signal's exception has cut short is begun again.
-        if self._state is not OPEN and not (self._state is CLOSING and self._closer == me):
+        if self._state in (CLOSED, FORKED):
             return
         if self._is_led() and self._lead_thread == me:
             raise self._inside()
         until = None if timeout is None else expiry(timeout)
-        self._closer = me
-        self._state = CLOSING
+        # One that a signal's exception has cut short is begun again. No call between the look and the stores:
+        # of two threads one closes.
+        if self._state is OPEN or (self._state is CLOSING and self._closer == me):
+            self._closer = me
+            self._state = CLOSING
+        else:
+            self._await_closed(until)
+            return
         try:
             for op in self._ledger.newest_first():
                 if not op._why:
@@ -107,6 +114,15 @@ class Closing(Cancelling):
         finally:
             # Also when Ctrl-C has ended the draining.
             self._finish(until)
+
+    def _await_closed(self, until: float | None) -> None:
+        """Another thread closes: its end is the end of this call, too."""
+        waiter = Waiter()
+        while self._state is CLOSING and self._closer in sys._current_frames():
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return
+            self._await_lead(waiter, left)
 
     def _drain(self, until: float | None) -> None:
         """Cancel all and wait; the lead is taken from whoever has it."""
@@ -157,7 +173,7 @@ class Closing(Cancelling):
                 self._lead = None
         for waiter in list(self._followers):
             waiter.awake()
-        running = [op for op in left if op._why == LEFT]
+        running = [op for op in left if op._pins is not None or op._why == LEFT]
         if running and not safe:
             warnings.warn(
                 f"{len(running)} operations still ran when {self!r} was closed ({running[0]!r} ...): "
@@ -183,7 +199,7 @@ class Closing(Cancelling):
     def _abandon(self, op: Operation[Any]) -> None:
         """The engine will not hear of its ending."""
         if op._state in (RELEASING, ENDED):
-            op._state = ENDED
+            op._state = ENDED  # of a zero-copy send the kernel has the memory yet: its pins say so
             return
         pins = op._pins  # not let go of: the kernel has them
         op._why = LEFT

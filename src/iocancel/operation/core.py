@@ -342,6 +342,7 @@ class Core:
         return self._carrier.reach(op._kind.name)
 
 
+_LONGEST = 1e9  # seconds, 31 years: what is longer is this long; no carrier's clock runs over by it
 _FIRST_PAUSE = 0.001  # seconds until a cancel that did not find its target is sent again; it doubles
 
 
@@ -351,7 +352,7 @@ def expiry(timeout: float) -> float:
         raise TypeError(f"timeout takes seconds as float or int, or None, not {type(timeout).__name__}")
     if timeout != timeout or timeout < 0:
         raise ValueError(f"timeout takes a number of seconds >= 0, not {timeout}")
-    return time.monotonic() + timeout
+    return time.monotonic() + min(timeout, _LONGEST)
 
 
 def number_of(file: Any) -> int:

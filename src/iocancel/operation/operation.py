@@ -59,8 +59,8 @@ class Released:
         self._op = op
 
     def is_set(self) -> bool:
-        """Whether the kernel has let go of the memory."""
-        return self._op._state == ENDED
+        """Whether the kernel has let go of the memory; not where its engine was closed before it had."""
+        return self._op._state == ENDED and self._op._pins is None
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the kernel has let go.

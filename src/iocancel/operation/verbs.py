@@ -13,7 +13,6 @@ another number the operation fails with EBADF and nothing is submitted.
 from __future__ import annotations
 
 import errno
-import math
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -321,8 +320,8 @@ class Verbs(Closing):
         """
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
             raise TypeError(f"seconds takes a float or int, not {type(seconds).__name__}")
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"seconds takes a finite number >= 0, not {seconds}")
+        if not 0 <= seconds < 1 << 63:  # the kernel's own limit; an int of any size is compared as it is
+            raise ValueError(f"seconds takes 0 to 2**63 - 1, not {seconds}")
         op: Operation[None] = Operation(self, _TIMEOUT)
         op._value = _nothing
         return self._start(op, seconds)

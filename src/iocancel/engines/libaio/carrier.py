@@ -295,6 +295,8 @@ class LibaioCarrier:
             self._tried(job, lib.ioc_attempt(job.c))
 
     def _end(self, job: Job, res: int) -> None:
+        if res < 0 and job.c is not None and job.c.got:
+            res = int(job.c.got)  # an error behind a part of a MSG_WAITALL: the part is told, as by recv(2)
         self._records.append((job.token, res, 0))
         self._jobs.pop(job.token, None)
         self._try.pop(job.token, None)
