@@ -81,8 +81,8 @@ class Closing(Cancelling):
     def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
         """Cancel everything, wait for the endings, and give the system back.
 
-        Threads that wait in this engine return when their operations have ended. A second call does nothing; one
-        that comes while another thread is at it returns when that is done, or its own time is over.
+        Threads that wait in this engine return when their operations have ended. A second call does nothing;
+        one that comes while another thread is at it returns when that is done, or its own time is over.
 
         Args:
             timeout: how many seconds to wait for what a cancel does not stop; None for ever. What still runs
