@@ -15,6 +15,7 @@ import threading
 from typing import Any
 
 import iocancel
+from iocancel.operation import Reach
 from iocancel.operation.operation import SENT
 from tools.race.check import Failure, quiescent
 from tools.race.rounds import Options
@@ -51,6 +52,13 @@ def play(options: Options, number: int) -> int:
     sys.setswitchinterval(options.switch)
     pipes = [os.pipe() for _ in range(3)]
     engine = iocancel.open_engine(options.engine)
+    if engine.reach("read") is Reach.NONE:  # it lives by cancelling reads that wait
+        engine.close()
+        for pipe in pipes:
+            os.close(pipe[0])
+            os.close(pipe[1])
+        sys.setswitchinterval(old)
+        return 0
     if options.sabotage is not None:
         options.sabotage(engine)
     leader = _Leader(engine, pipes[0][0])

@@ -27,7 +27,7 @@ class Multishot(Generic[T]):
         self._engine = engine
         self._verb, self._fd, self._args = verb, fd, args
         self._op: Any = None
-        self._inside = False
+        self._inside = self._stopped = False
         self.leftovers: list[T] = []
         """What came and was not taken, once the block has been left."""
         carrier: Any = engine._carrier
@@ -38,8 +38,8 @@ class Multishot(Generic[T]):
 
     def __enter__(self) -> Multishot[T]:
         """Begin."""
-        if self._inside:
-            raise RuntimeError("this block was entered already")
+        if self._inside or self._op is not None:  # its buffers were given back
+            raise RuntimeError("this block was entered already: make another one")
         self._inside = True
         self._arm()
         return self
@@ -72,7 +72,9 @@ class Multishot(Generic[T]):
         op = self._op
         if op._items is not None:
             while op._items:
-                number = next(iter(op._items))
+                # No call between the look and the first step: another thread, which leads, puts more in.
+                for number in op._items:  # noqa: B007
+                    break
                 res, flags = op._items[number]
                 over = self._verb == "recv" and not res  # the peer has closed
                 values = [] if over else [self._native.value(res, flags)]
@@ -92,7 +94,7 @@ class Multishot(Generic[T]):
     def _over(self) -> None:
         """The operation has ended and all that it brought was taken: on, or the end."""
         op = self._op
-        if op._why:
+        if op._why or self._stopped:
             raise StopIteration
         outcome = op.outcome
         if outcome is Outcome.COMPLETED and self._verb == "recv" and op._res == 0:
@@ -109,11 +111,23 @@ class Multishot(Generic[T]):
             self._op = verbs.recv(self._fd, self._args[0], self._args[2])
         else:
             self._op = getattr(verbs, self._verb)(self._fd, *self._args)
+        if self._stopped:  # by another thread, which may have asked the last one
+            self._op._ask(CALLER)
         self._engine.submit()
 
     def cancel(self) -> bool:
-        """Ask for its end, from any thread; the iteration stops."""
-        return bool(self._op._ask(CALLER))
+        """Ask for its end, from any thread; the iteration stops when what has come is taken.
+
+        Returns:
+            False outside of the block, else True.
+        """
+        self._stopped = True
+        if not self._inside:
+            return False
+        op = self._op
+        if op is not None:  # else its block is just being entered: see `_arm`
+            op._ask(CALLER)
+        return True
 
     def close(self) -> None:
         """As leaving the block."""

@@ -115,6 +115,8 @@ class PosixAioCarrier:
         name = op._kind.name
         if name not in _VERBS:
             raise no_verb(self.name, name)
+        if not -1 << 31 <= op._fd < 1 << 31:  # else every later turn would fail at it
+            raise OverflowError(f"a file's number is a C int, not {op._fd}")
         row = Row(op._token, name, op._fd)
         if name == "timeout":
             row.seconds = args[0]

@@ -90,6 +90,15 @@ def _position(offset: int) -> int:
     return number
 
 
+_MOST = 0x7FFFF000  # what read(2) and its like move at most; an entry's length ends at 2**32 - 1
+
+
+def _most(pin: Any) -> int:
+    """How many bytes to ask for: of a buffer of more than 2 GiB its first part, as read(2) does it."""
+    many = len(pin)
+    return many if many <= _MOST else _MOST
+
+
 def read(op: Operation[Any], buf: Any, offset: int) -> None:
     """IORING_OP_READ."""
     try:
@@ -100,7 +109,7 @@ def read(op: Operation[Any], buf: Any, offset: int) -> None:
     where = int(_cast(_UINTPTR, pin))
     if offset.__class__ is not int or not 0 <= offset < _TOO_FAR:
         offset = _position(offset)
-    op._entry = _pack(_READ, op._fd, offset, where, len(pin), 0, op._token)
+    op._entry = _pack(_READ, op._fd, offset, where, _most(pin), 0, op._token)
 
 
 def write(op: Operation[Any], data: Any, offset: int) -> None:
@@ -113,7 +122,7 @@ def write(op: Operation[Any], data: Any, offset: int) -> None:
     where = int(_cast(_UINTPTR, pin))
     if offset.__class__ is not int or not 0 <= offset < _TOO_FAR:
         offset = _position(offset)
-    op._entry = _pack(_WRITE, op._fd, offset, where, len(pin), 0, op._token)
+    op._entry = _pack(_WRITE, op._fd, offset, where, _most(pin), 0, op._token)
 
 
 def recv(op: Operation[Any], buf: Any, flags: int) -> None:
@@ -124,7 +133,7 @@ def recv(op: Operation[Any], buf: Any, flags: int) -> None:
         pin = memory.writable(buf)  # says what is wrong
     op._pins = pin
     where = int(_cast(_UINTPTR, pin))
-    op._entry = _pack(_RECV, op._fd, 0, where, len(pin), flags, op._token)
+    op._entry = _pack(_RECV, op._fd, 0, where, _most(pin), flags, op._token)
 
 
 def send(op: Operation[Any], data: Any, flags: int) -> None:
@@ -135,7 +144,7 @@ def send(op: Operation[Any], data: Any, flags: int) -> None:
         pin = memory.readable(data)  # says what is wrong
     op._pins = pin
     where = int(_cast(_UINTPTR, pin))
-    op._entry = _pack(_SEND, op._fd, 0, where, len(pin), flags | _NOSIGNAL, op._token)
+    op._entry = _pack(_SEND, op._fd, 0, where, _most(pin), flags | _NOSIGNAL, op._token)
 
 
 def poll(op: Operation[Any], mask: int) -> None:

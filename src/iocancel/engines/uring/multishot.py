@@ -19,6 +19,17 @@ NAMES = frozenset(["accept_multishot", "recv_multishot", "poll_multishot"])
 _BUFFER = lib.IORING_CQE_F_BUFFER
 
 
+class Accepts(Operation[Any]):
+    """Its results are fds: those that nobody can take any more are closed."""
+
+    def __del__(self) -> None:
+        items = getattr(self, "_items", None)
+        while items:
+            fd, _ = items.popitem()[1]
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
 class Native:
     """A verb's multishot form, and the buffers that it fills."""
 
@@ -31,7 +42,8 @@ class Native:
 
     def start(self, fd: Any) -> Operation[Any]:
         """Prepare it."""
-        op: Operation[Any] = self._engine._on(KINDS[self._verb], fd)
+        make = Accepts if self._verb == "accept" else Operation
+        op: Operation[Any] = self._engine._on(KINDS[self._verb], fd, make)
         op._items = {}
         op._special = True
         self._engine._start(op, self)
