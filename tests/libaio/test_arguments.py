@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iocancel import libaio
@@ -223,7 +223,12 @@ anything = st.one_of(
 )
 
 
-@settings(max_examples=10 if os.environ.get("IOCANCEL_GUEST") == "1" else 100, deadline=None)
+# An emulated machine is too slow for hypothesis's taste.
+@settings(
+    max_examples=10 if os.environ.get("IOCANCEL_GUEST") == "1" else 100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(st.sampled_from(list(descriptions())), st.dictionaries(st.sampled_from(list(GOOD)), anything))
 def test_any_description(kind: tuple[Callable[..., Any], dict[str, Any]], wrong: dict[str, Any]) -> None:
     method, good = kind

@@ -17,6 +17,9 @@ GUEST = os.environ.get("IOCANCEL_GUEST") == "1"
 BOUND = 60.0 if GUEST else 20.0
 """How many seconds anything may take that has to happen."""
 DEFER = SetupFlags.SINGLE_ISSUER | SetupFlags.DEFER_TASKRUN
+RUNS = (-114, -2)
+"""The answer to the cancel of what runs in a worker, which it interrupts: -EALREADY. On 7.2, one processor,
+it is -ENOENT now and then, and the request is interrupted all the same."""
 INTERRUPTED = (-4, *range(-516, -511))
 """EINTR; a worker that a cancel interrupted leaks -ERESTARTSYS and its kin, too (facts 2.4)."""
 RING_KINDS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import socket
@@ -13,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from iocancel import CancelTooLate
+from iocancel import CancelNotFound, CancelTooLate
 from iocancel.uring import CancelFlags, Opcode, SqeFlags
 
-from .helpers import INTERRUPTED, Asked, need_flags, need_op, until_blocked
+from .helpers import INTERRUPTED, RUNS, Asked, need_flags, need_op, until_blocked
 
 CANCELED, NOENT, ALREADY = -125, -2, -114
 ALL, ANY, FD = CancelFlags.ALL, CancelFlags.ANY, CancelFlags.FD
@@ -45,8 +44,8 @@ def one_worker(asked: Asked) -> Iterator[Asked]:
 def test_a_running_open_is_interrupted(running: Asked) -> None:
     running.go(2, "cancel64", 1)
     cqe = running.last(2)
-    assert cqe.res == ALREADY
-    with pytest.raises(CancelTooLate):
+    assert cqe.res in RUNS
+    with pytest.raises(CancelTooLate if cqe.res == ALREADY else CancelNotFound):
         cqe.check()
     target = running.last(1)
     assert target.res in INTERRUPTED  # -512: the kernel's own -ERESTARTSYS leaks
@@ -64,7 +63,7 @@ def test_a_running_splice_or_tee_is_interrupted(
     else:
         asked.go(1, call, source[0], sink[1], 16)
     until_blocked("pipe_wait")
-    assert asked.cancel(1) == ALREADY
+    assert asked.cancel(1) in RUNS
     assert asked.end(1) in INTERRUPTED
 
 
@@ -77,8 +76,7 @@ def test_a_running_connect_is_interrupted(asked: Asked, tmp_path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as client:
             asked.go(1, "connect", client, path, flags=SqeFlags.ASYNC)
             until_blocked("unix_wait_for_peer")
-            # 7.2 says "not found" now and then, of a connect that it has just interrupted.
-            assert asked.cancel(1) in (ALREADY, -errno.ENOENT)
+            assert asked.cancel(1) in RUNS
             assert asked.end(1) in INTERRUPTED  # -EINTR here
 
 
@@ -218,5 +216,5 @@ def test_a_poll_of_the_ring_tells_of_a_workers_end(running: Asked) -> None:
     thread.start()
     thread.join()
     assert ready.poll(20_000)
-    assert running.end(2) == ALREADY
+    assert running.end(2) in RUNS
     assert running.end(1) in INTERRUPTED
