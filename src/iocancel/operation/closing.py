@@ -95,7 +95,7 @@ class Closing(Cancelling):
         me = threading.get_ident()
         if self._state in (CLOSED, FORKED):
             return
-        if self._is_led() and self._lead_thread == me:
+        if self._leads(me):
             raise self._inside()
         until = None if timeout is None else expiry(timeout)
         # One that a signal's exception has cut short is begun again. No call between the look and the stores:

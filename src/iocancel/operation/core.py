@@ -201,8 +201,8 @@ class Core:
                 self._one(op, res, flags, number)
                 continue
             op._res = res  # the plain case, which is nearly all of them
-            op._pins = None
             op._state = ENDED
+            op._pins = None  # behind the state: a buffer's finalizer may ask for a callback
             if collect:
                 ended.append(op)
             del flight[token]
@@ -226,8 +226,8 @@ class Core:
             if op._special or op._state != IN_FLIGHT:
                 return False
             op._res = _GONE
-            op._pins = None
             op._state = ENDED
+            op._pins = None
             token = op._token
             del flight[token]
             free.append(token & mask)

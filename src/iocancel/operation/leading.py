@@ -145,7 +145,7 @@ class Leading(Core):
 
     def _run(self, *, wait: bool, timeout: float | None, collect: bool = False) -> bool:
         """One turn, here or by the leader; whether it was here."""
-        if self._is_led() and self._lead_thread == threading.get_ident():
+        if self._leads(threading.get_ident()):
             raise self._inside()
         mine, me = object(), threading.get_ident()
         self._wanted = True
@@ -235,6 +235,16 @@ class Leading(Core):
         if self._lead is None:
             self._wake_one()
 
+    def _leads(self, me: int) -> bool:
+        """Whether this very thread leads."""
+        # 0: it was giving up the lead when an exception came.
+        return (
+            self._lead is not None
+            and self._lead_thread in (0, me)
+            and self._is_led()
+            and self._lead_thread == me
+        )
+
     def _is_led(self) -> bool:
         """Whether a thread does lead, or an exception has ended a leader in the midst of its leaving.
 
@@ -273,7 +283,7 @@ class Leading(Core):
         while pending.first() is not None:
             if self._state in (CLOSED, FORKED):
                 raise self._gone()
-            if self._is_led() and self._lead_thread == threading.get_ident():
+            if self._leads(threading.get_ident()):
                 raise self._inside()
             now = time.monotonic()
             if until is not None and now >= until:
@@ -350,7 +360,8 @@ class Leading(Core):
             self._carrier.wake()  # what was prepared here is to be handed over
             if pending.first() is not None and (self._lead is not None or self._state is CLOSING):
                 left = _SAFETY if until is None else min(_SAFETY, until - time.monotonic())
-                if not waiter.sleep(max(0.0, left)):
+                # One of them looks: with thousands of threads it takes long.
+                if not waiter.sleep(max(0.0, left)) and self._followers[0] is waiter:
                     self._is_led()
         finally:
             while waiter in self._followers:

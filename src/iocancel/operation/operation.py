@@ -33,6 +33,14 @@ NOBODY, CALLER, DEADLINE, CLOSING, LEFT = range(5)
 STOPPED = frozenset([-errno.ECANCELED, -errno.EINTR, -512, -513, -514, -516])
 # One claim at a time: two sockets made of one fd would close it twice. Signal handlers may claim, too.
 _claiming = threading.RLock()
+
+
+def _in_child() -> None:
+    global _claiming
+    _claiming = threading.RLock()  # a thread that is not here may hold the old one
+
+
+os.register_at_fork(after_in_child=_in_child)
 _RESTARTS = frozenset([-512, -513, -514, -516])
 
 
@@ -360,8 +368,9 @@ class Operation(Generic[T_co]):
             after = NEXT[self._state][Event.LAST]
             if after < 0:
                 following(self._state, Event.LAST)
-            self._pins = None
             self._state = after
+        if self._why != LEFT:
+            self._pins = None  # behind the state: a buffer's finalizer may ask for a callback
 
 
 class FdOperation(Operation[T_co]):
