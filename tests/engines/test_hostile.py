@@ -72,7 +72,8 @@ def test_memory_of_a_zero_copy_send_is_not_released_by_a_close() -> None:
         engine.close()
         pytest.skip("this kernel has no zero-copy send")
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        with socket.create_connection(listener.getsockname()) as conn, listener.accept()[0]:
+        conn = socket.create_connection(listener.getsockname())
+        with conn, listener.accept()[0]:
             op = engine.send_zc(conn, bytearray(200_000))
             op.wait()
             if op.memory_released:
