@@ -89,7 +89,8 @@ def test_a_second_closer_returns_behind_the_first(name: str, pipe: tuple[int, in
     engine = iocancel.open_engine(name)
     ops = [engine.read(pipe[0], 1) for _ in range(20)]
     engine.submit()
-    start, early = threading.Barrier(3), []
+    start = threading.Barrier(3)
+    early: list[object] = []
 
     def close() -> None:
         start.wait()
