@@ -89,11 +89,13 @@ class Core:
         if self._state is not OPEN:
             raise self._gone()
         try:
-            token = self._ledger.enter(op)
+            token = self._ledger.name(op)
             if timeout is not None:
-                op._special = True  # before another thread can hand it over and settle it
+                op._special = True
                 op._expires = expiry(timeout)
             self._carrier.prepare(op, *args)
+            # Only now: from here on another thread may withdraw it, and lets go of its memory then.
+            self._ledger.put(op)
             if op._files:
                 for fd in op._files:
                     self._ledger.also_on(fd, op)
@@ -103,8 +105,6 @@ class Core:
         except BaseException:
             self._undo(op)
             raise
-        if op._state == ENDED:  # another thread's cancel_all was between its entering and its preparing
-            op._pins = None
         if self._sealed:  # closed meanwhile: what had entered before that is withdrawn by the closing thread
             if op._state == PREPARED:
                 op._pins = None
@@ -117,7 +117,7 @@ class Core:
         if op._state == PREPARED and op not in list(self._staged):
             op._res = -errno.ECANCELED  # 0 would be the fd of one that has succeeded
             op._state = ENDED
-            self._ledger.leave(op._token)
+            self._ledger.forget(op)
         else:  # a signal's exception came late: another thread may be handing it over
             op._ask(CALLER)
         if op._state == ENDED:
@@ -173,7 +173,7 @@ class Core:
             if res == -errno.ECANCELED:
                 op._sent, op._cancel = 0, SENT  # counts as found
             op._state = NEXT[PREPARED][Event.WITHDRAW]
-        op._pins = op._entry = None  # behind the state: see _start; a carrier has its memory in either
+        op._pins = op._entry = None  # behind the state, as ever; a carrier has its memory in either
         self._withdrawn += 1
         self._over(op)
 

@@ -280,17 +280,19 @@ class Leading(Core):
         pending = Pending(ops, enough)
         waiter: Waiter | None = None
         late: float | None = None  # from when on it is in vain
+        tried = False  # also with no time at all it is submitted, and what is there is taken
         while pending.first() is not None:
             if self._state in (CLOSED, FORKED):
                 raise self._gone()
             if self._leads(threading.get_ident()):
                 raise self._inside()
             now = time.monotonic()
-            if until is not None and now >= until:
+            if tried and until is not None and now >= until:
                 if not cancel:
                     return
                 late = self._overdue(pending.all(), late, now)
             stop = until if late is None else late
+            tried = True
             if not self._lead_for(pending, stop):
                 waiter = waiter or Waiter()
                 self._follow(pending, waiter, stop)

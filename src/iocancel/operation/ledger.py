@@ -37,8 +37,8 @@ class Ledger:
     def __len__(self) -> int:
         return len(self.flight)
 
-    def enter(self, op: Operation[Any]) -> int:
-        """Enter an operation; returns its token.
+    def name(self, op: Operation[Any]) -> int:
+        """Give an operation its token, and return it. Nobody else can find it yet: see `put`.
 
         Raises:
             OverflowError: 2**24 are in flight.
@@ -57,6 +57,17 @@ class Ledger:
             generation %= _WRAPS
         token = generation | slot
         op._token = token
+        return token
+
+    def enter(self, op: Operation[Any]) -> int:
+        """Name an operation and put it in at once; returns its token."""
+        token = self.name(op)
+        self.put(op)
+        return token
+
+    def put(self, op: Operation[Any]) -> None:
+        """Put in an operation that has its token. From here on other threads may cancel it."""
+        token = op._token
         self.flight[token] = op
         fd = op._fd
         if fd >= 0:
@@ -70,7 +81,6 @@ class Ledger:
                     self._look(tokens, many)
             else:
                 files[fd] = [token]
-        return token
 
     def _new_slot(self) -> int:
         slot = self._slots
@@ -105,6 +115,14 @@ class Ledger:
         """Take out an operation that has ended. What is not there (any more) is nobody's, and no error."""
         if token in self.flight:
             del self.flight[token]
+            self._free.append(token & (SLOTS - 1))
+
+    def forget(self, op: Operation[Any]) -> None:
+        """Take back the token of an operation that was not entered, or was and is nobody's."""
+        token = op._token
+        if token in self.flight:
+            self.leave(token)
+        elif token >= 0:
             self._free.append(token & (SLOTS - 1))
 
     def get(self, token: int) -> Operation[Any] | None:

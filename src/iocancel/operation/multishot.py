@@ -75,11 +75,17 @@ class Multishot(Generic[T]):
                 # No call between the look and the first step: another thread, which leads, puts more in.
                 for number in op._items:  # noqa: B007
                     break
-                res, flags = op._items[number]
+                item = op._items.pop(number, None)
+                if item is None:  # another thread has it
+                    continue
+                res, flags = item
                 over = self._verb == "recv" and not res  # the peer has closed
-                values = [] if over else [self._native.value(res, flags)]
-                op._taken = number  # after this it does not come again
-                op._items.pop(number, None)
+                try:
+                    values = [] if over else [self._native.value(res, flags)]
+                except BaseException:  # of a signal handler, say: it is there for the next call
+                    op._items[number] = item
+                    raise
+                op._taken = number
                 self._native.give_back(flags)
                 if values:
                     return values

@@ -64,8 +64,14 @@ class Native:
     def value(self, res: int, flags: int) -> Any:
         """What one completion has brought."""
         if self._verb == "accept":
-            conn = socket.socket(fileno=res)
-            return conn, peer(conn)
+            # In two steps: an exception from a signal handler must not leave an object that closes the fd.
+            conn = socket.socket.__new__(socket.socket)
+            try:
+                conn.__init__(fileno=res)  # type: ignore[misc]
+                return conn, peer(conn)
+            except BaseException:
+                conn.detach()
+                raise
         if self._verb == "poll":
             return res
         return bytes(self._group.view(Cqe(0, res, flags)))
