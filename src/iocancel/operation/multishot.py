@@ -72,6 +72,7 @@ class Multishot(Generic[T]):
         op = self._op
         if op._items is not None:
             while op._items:
+                number = -1
                 # No call between the look and the first step: another thread, which leads, puts more in.
                 for number in op._items:  # noqa: B007
                     break
