@@ -239,6 +239,8 @@ class Hand:
         if track is None:
             return
         timeout = self.rng.choice((0, 0.0001, 0.0005, 0.002, None))
+        if timeout is None and self.engine.reach(track.op.name) is Reach.NONE:
+            timeout = 0.02  # what runs, and can't be stopped, waits for a byte that may never be written
         self._wait([track], timeout)
 
     def wait_some(self) -> None:
