@@ -19,7 +19,7 @@ from cffi import FFI
 
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
-PARTS = ("process", "wake", "uring", "libaio", "attempt", "posix_aio")
+PARTS = ("process", "wake", "uring", "libaio", "attempt", "ready", "posix_aio")
 LIBRARIES = ["uring", "aio", "rt", "pthread"]
 HEADERS = {
     "liburing.h": "liburing-dev (apt), liburing-devel (dnf), liburing-dev (apk)",

@@ -27,6 +27,10 @@ ALLOWED = {
     "posix_aio": {"posix_aio", "errors", "_native", "_lifetime"},
     "operation": {"operation", "errors", "_lifetime"},
     "engines": {"engines", "operation", *WRAPPERS, "errors", "_native", "_lifetime"},
+    "scope": {"errors"},
+    "pool": {"engines", "operation", "errors"},
+    "waiting": {"engines", "operation", "errors", "scope", "pool"},
+    "blocking": {"waiting", "engines", "operation", *WRAPPERS, "errors", "scope"},
 }
 # The engines' hot paths fill and reap by themselves: by `Sqe` objects it takes ten times as long.
 NATIVE = {"uring", "libaio", "posix_aio", "engines", "doctor"}  # doctor: which libraries it was built with

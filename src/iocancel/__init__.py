@@ -1,8 +1,10 @@
 """Kernel I/O that Python programs on Linux can cancel.
 
-`open_engine()` gives an engine, whose verbs return operations that can be cancelled, on whichever of the
-three systems works here. `iocancel.uring`, `iocancel.libaio` and `iocancel.posix_aio` are the three systems,
-one to one; `iocancel.errors` has the exceptions. The modules load when they are first asked for.
+`read`, `recv`, `accept` and the other verbs are blocking calls for plain threads that a deadline, a
+`CancelScope` or Ctrl-C can end. `open_engine()` gives an engine, whose verbs return operations that can be
+cancelled, on whichever of the three systems works here. `iocancel.uring`, `iocancel.libaio` and
+`iocancel.posix_aio` are the three systems, one to one; `iocancel.errors` has the exceptions. The modules load
+when they are first asked for.
 """
 
 import importlib
@@ -23,14 +25,50 @@ from iocancel.errors import (
 )
 
 if TYPE_CHECKING:
-    from iocancel import doctor, engines, libaio, operation, posix_aio, testing, uring
+    from iocancel import blocking, doctor, engines, libaio, operation, pool, posix_aio, scope, testing, uring
+    from iocancel.blocking import (
+        accept,
+        connect,
+        fsync,
+        futex_wait,
+        open,  # noqa: A004
+        poll,
+        read,
+        readv,
+        recv,
+        recv_into,
+        recvmsg,
+        send,
+        sendall,
+        sendmsg,
+        sleep,
+        sleep_forever,
+        sleep_until,
+        splice,
+        tee,
+        waitid,
+        write,
+        write_all,
+        writev,
+    )
     from iocancel.engines import open_engine
     from iocancel.operation import Engine, Operation, Outcome, Reach, Verdict
+    from iocancel.scope import (
+        CancelScope,
+        checkpoint,
+        current_effective_deadline,
+        current_scope,
+        fail_after,
+        fail_at,
+        move_on_after,
+        move_on_at,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CancelNotFound",
+    "CancelScope",
     "CancelTimeout",
     "CancelTooLate",
     "Cancelled",
@@ -46,26 +84,69 @@ __all__ = [
     "Verdict",
     "WrongThread",
     "__version__",
+    "accept",
+    "blocking",
     "check",
+    "checkpoint",
+    "connect",
+    "current_effective_deadline",
+    "current_scope",
     "doctor",
     "engines",
+    "fail_after",
+    "fail_at",
+    "fsync",
+    "futex_wait",
     "libaio",
+    "move_on_after",
+    "move_on_at",
+    "open",
     "open_engine",
     "operation",
+    "poll",
+    "pool",
     "posix_aio",
+    "read",
+    "readv",
+    "recv",
+    "recv_into",
+    "recvmsg",
+    "scope",
+    "send",
+    "sendall",
+    "sendmsg",
+    "sleep",
+    "sleep_forever",
+    "sleep_until",
+    "splice",
+    "tee",
     "testing",
     "uring",
+    "waitid",
+    "write",
+    "write_all",
+    "writev",
 ]
 
-_LATE = frozenset(["doctor", "engines", "libaio", "operation", "posix_aio", "testing", "uring"])
-_FROM = {"open_engine": "engines"} | dict.fromkeys(
-    ["Engine", "Operation", "Outcome", "Reach", "Verdict"], "operation"
+_LATE = frozenset(
+    "blocking doctor engines libaio operation pool posix_aio scope testing uring".split()  # noqa: SIM905
 )
+_NAMES = {
+    "engines": "open_engine",
+    "operation": "Engine Operation Outcome Reach Verdict",
+    "scope": "CancelScope checkpoint current_effective_deadline current_scope fail_after fail_at "
+    "move_on_after move_on_at",
+    "blocking": "accept connect fsync futex_wait open poll read readv recv recv_into recvmsg send sendall "
+    "sendmsg sleep sleep_forever sleep_until splice tee waitid write write_all writev",
+}
+_FROM = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LATE:
         return importlib.import_module(f"iocancel.{name}")
     if name in _FROM:
-        return getattr(importlib.import_module(f"iocancel.{_FROM[name]}"), name)
+        found = getattr(importlib.import_module(f"iocancel.{_FROM[name]}"), name)
+        globals()[name] = found  # a verb is called often, and found at once from now on
+        return found
     raise AttributeError(f"module 'iocancel' has no attribute {name!r}")

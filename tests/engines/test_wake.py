@@ -14,7 +14,7 @@ from iocancel._native import ffi, lib
 
 @pytest.fixture
 def wake() -> Iterator[Any]:
-    made = ffi.gc(lib.ioc_wake_new(), lib.ioc_wake_free)
+    made = ffi.gc(lib.ioc_wake_new(0), lib.ioc_wake_free)
     assert made != ffi.NULL
     yield made
     lib.ioc_wake_close(made)
@@ -76,7 +76,7 @@ def test_a_childs_writes_and_reads_do_not_reach_the_parent(wake: Any) -> None:
 def test_closing_among_writers_writes_to_nobody_else() -> None:
     """Writers that hammer it while it is closed, and its number is another file's at once."""
     for _ in range(50):
-        wake = ffi.gc(lib.ioc_wake_new(), lib.ioc_wake_free)
+        wake = ffi.gc(lib.ioc_wake_new(0), lib.ioc_wake_free)
         number = wake.fd
         started, stop = threading.Barrier(4), threading.Event()
 

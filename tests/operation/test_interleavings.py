@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from iocancel import Operation, OperationTimedOut, Outcome, Verdict
+from iocancel import CancelTooLate, Operation, OperationTimedOut, Outcome, Verdict
 from iocancel.testing import Answer, Clock, ScriptedEngine, stopped_clock
 
 from .helpers import ECANCELED, EINTR, EIO, GUEST, RESTART, resizable
@@ -522,6 +522,24 @@ def test_a_waiting_thread_asks_again_by_itself() -> None:
         assert len(engine.cancels) == 11
         # 1 ms, doubled up to 0.1 s: it neither spins nor sleeps for long
         assert 0.1 < clock.monotonic() - before < 1.0
+
+
+@pytest.mark.parametrize("answer", [answer for answer in Answer if answer is not Answer.CANCELS])
+def test_a_deadline_is_a_bound_whatever_the_answer(answer: Answer) -> None:
+    with stopped_clock() as clock, ScriptedEngine(patience=2.0) as engine:
+        op = engine.read(0, 8)
+        engine.submit()
+        engine.answer(op, *[answer] * 500)
+        before = clock.monotonic()
+        with pytest.raises(CancelTooLate, match="can't be stopped"):
+            op.wait(1.0)
+        took = clock.monotonic() - before
+        # The deadline, the patience; and where the answer was no "can't", some seconds more.
+        assert 3.0 <= took <= (4.2 if answer in (Answer.NOT_FOUND, Answer.TOO_LATE) else 9.2), took
+        assert not op.done()
+        engine.complete(op, b"late")
+        assert op.wait() is Outcome.COMPLETED
+        assert op.result() == b"late"
 
 
 def test_a_success_that_beats_the_cancel_is_delivered() -> None:

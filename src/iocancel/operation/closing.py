@@ -32,6 +32,8 @@ _UNASKED = 1.0  # seconds that a collection, or the interpreter's end, may take
 class Closing(Cancelling):
     """Closing: of one file, of all."""
 
+    _quiet = False  # of a pool: nobody was to close it, so nobody is told that it was not closed
+
     @property
     def closed(self) -> bool:
         """Whether `close` was called (or this is a forked child)."""
@@ -237,11 +239,12 @@ class Closing(Cancelling):
             self._close_unasked(" at exit")
 
     def _close_unasked(self, when: str = "") -> None:
-        text = f"unclosed {self!r}{when}"
+        text = "" if self._quiet and not self.in_flight else f"unclosed {self!r}{when}"
         try:
             self.close(_UNASKED)
         finally:
-            warnings.warn(text, ResourceWarning, source=self, stacklevel=3)
+            if text:
+                warnings.warn(text, ResourceWarning, source=self, stacklevel=3)
 
     def __del__(self) -> None:
         if getattr(self, "_state", "new") in (OPEN, CLOSING):

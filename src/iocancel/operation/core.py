@@ -314,7 +314,13 @@ class Core:
     if TYPE_CHECKING:
 
         def _wait_for(
-            self, ops: Sequence[Any], timeout: float | None, enough: int, *, cancel: bool = True
+            self,
+            ops: Sequence[Any],
+            timeout: float | None,
+            enough: int,
+            *,
+            cancel: bool = True,
+            pending: Any = None,
         ) -> None: ...
 
         def _ask_for(self, op: Operation[Any]) -> None: ...

@@ -27,6 +27,8 @@ from iocancel.operation.operation import DEADLINE, IN_FLIGHT, RELEASING, SENT, O
 # A follower looks again after this many seconds, for the case that a signal's exception came just between a
 # leader's leaving and its waking a follower.
 _SAFETY = 1.0
+# Beside the system's patience: for how many seconds an operation whose cancel was found may go on.
+_UNENDED = 5.0
 
 
 class Pending:
@@ -48,6 +50,19 @@ class Pending:
     def all(self) -> list[Any]:
         """All that are not done."""
         return [op for op in self._ops[self._at :] if op._state < self._enough]
+
+
+class Stoppable(Pending):
+    """One operation, and a wait for it that anybody may end: store to `stop`, then wake the carrier."""
+
+    def __init__(self, op: Any, enough: int) -> None:
+        super().__init__([op], enough)
+        self.op = op
+        self.stop = False
+
+    def first(self) -> Any:
+        """The operation; None where it is done, or the wait is to end."""
+        return None if self.stop else super().first()
 
 
 class Waiter:
@@ -273,11 +288,17 @@ class Leading(Core):
     # Waiting for some of them
 
     def _wait_for(
-        self, ops: Sequence[Any], timeout: float | None, enough: int, *, cancel: bool = True
+        self,
+        ops: Sequence[Any],
+        timeout: float | None,
+        enough: int,
+        *,
+        cancel: bool = True,
+        pending: Pending | None = None,
     ) -> None:
-        """Wait until all of `ops` have come to the state `enough`."""
+        """Wait until all of `ops` have come to the state `enough`, or `pending` has nothing left."""
         until = None if timeout is None else expiry(timeout)
-        pending = Pending(ops, enough)
+        pending = pending or Pending(ops, enough)
         waiter: Waiter | None = None
         late: float | None = None  # from when on it is in vain
         tried = False  # also with no time at all it is submitted, and what is there is taken
@@ -290,14 +311,14 @@ class Leading(Core):
             if tried and until is not None and now >= until:
                 if not cancel:
                     return
-                late = self._overdue(pending.all(), late, now)
+                late = self._overdue(pending.all(), late, now, until)
             stop = until if late is None else late
             tried = True
             if not self._lead_for(pending, stop):
                 waiter = waiter or Waiter()
                 self._follow(pending, waiter, stop)
 
-    def _overdue(self, left: list[Operation[Any]], late: float | None, now: float) -> float:
+    def _overdue(self, left: list[Operation[Any]], late: float | None, now: float, until: float) -> float:
         """The time is over: ask for cancels, and see who can't be stopped."""
         if late is None:
             for op in left:
@@ -306,7 +327,8 @@ class Leading(Core):
         if now < late:
             return late
         for op in left:
-            if op._cancel > SENT:
+            # "Found" is no ending: what was found and does not end has its bound, too.
+            if op._cancel > SENT or now >= until + self._carrier.patience(op) + _UNENDED:
                 raise errors.CancelTooLate(
                     errno.EALREADY,
                     f"{op!r} can't be stopped: {op._kind.call} on {self._carrier.name}, whose answer to the "

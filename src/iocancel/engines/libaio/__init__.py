@@ -35,6 +35,9 @@ class LibaioEngine(Verbs):
     Args:
         nr_events: for how many operations at once there is room in the beginning, 1 or more. It grows, for as
             long as the sysctl fs.aio-max-nr allows; operations that find no room wait for it.
+        pooled: for one thread that waits for one operation at a time: woken by a pipe that
+            `signal.set_wakeup_fd` can have. It does not grow: what would ring in a further context is an
+            eventfd.
 
     Raises:
         EngineUnavailable: Linux AIO can't be had here; `.reason` and `.remedy` say why and what helps.
@@ -42,8 +45,9 @@ class LibaioEngine(Verbs):
 
     _carrier: LibaioCarrier
 
-    def __init__(self, nr_events: int = 1024) -> None:
-        super().__init__(LibaioCarrier(nr_events))
+    def __init__(self, nr_events: int = 1024, *, pooled: bool = False) -> None:
+        self._quiet = pooled
+        super().__init__(LibaioCarrier(nr_events, pooled))
         self._carrier.attach(self)
 
 

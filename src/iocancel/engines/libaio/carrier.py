@@ -75,9 +75,9 @@ class LibaioCarrier:
     keeps_deadlines = False
     oldest_first = True  # bulk cancels are linear only this way
 
-    def __init__(self, nr_events: int) -> None:
+    def __init__(self, nr_events: int, pooled: bool = False) -> None:
         nr = whole(nr_events, "nr_events", 1, 1 << 24)
-        wake = lib.ioc_wake_new()
+        wake = lib.ioc_wake_new(pooled)
         if wake == ffi.NULL:
             errors.check(-ffi.errno, "eventfd")
         self._wake = ffi.gc(wake, lib.ioc_wake_free)
@@ -347,6 +347,11 @@ class LibaioCarrier:
     def wake(self) -> None:
         """See Carrier."""
         lib.ioc_wake_set(self._wake)
+
+    @property
+    def bell(self) -> Any:
+        """The wake-up: see iocancel.engines.bell."""
+        return self._wake
 
     def _arm(self) -> None:
         """Have the first context poll the wake-up."""

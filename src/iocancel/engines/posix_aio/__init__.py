@@ -24,14 +24,19 @@ class PosixAioEngine(Verbs):
     comes, and set when it has ended. So operations of this engine follow one another; whoever moves the
     position meanwhile, by other calls, gets what such a race gives.
 
+    Args:
+        pooled: for one thread that waits for one operation at a time: woken by a pipe that
+            `signal.set_wakeup_fd` can have.
+
     Raises:
         EngineUnavailable: an ancestor of this process used POSIX AIO before the fork; no fd is left.
     """
 
     _carrier: PosixAioCarrier
 
-    def __init__(self) -> None:
-        super().__init__(PosixAioCarrier())
+    def __init__(self, *, pooled: bool = False) -> None:
+        self._quiet = pooled
+        super().__init__(PosixAioCarrier(pooled))
 
 
 __all__ = ["PosixAioCarrier", "PosixAioEngine"]

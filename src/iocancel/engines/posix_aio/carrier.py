@@ -85,11 +85,11 @@ class PosixAioCarrier:
     name = "posix_aio"
     keeps_deadlines = False
 
-    def __init__(self) -> None:
+    def __init__(self, pooled: bool = False) -> None:
         if lib.ioc_aio_error(ffi.new("struct ioc_aio *")) == lib.IOC_AIO_FORKED:
             raise forked("opening the engine")
         lines.sweep()
-        self._wake, self._told = _eventfd(), _eventfd()
+        self._wake, self._told = _wake(pooled), _wake(False)
         self._started = self._heard = 0  # notifications that will come, and that came
         try:
             self._sigevent: SigEvent | None = SigEvent.thread(self._told.fd)
@@ -376,6 +376,11 @@ class PosixAioCarrier:
         """See Carrier."""
         lib.ioc_wake_set(self._wake)
 
+    @property
+    def bell(self) -> Any:
+        """The wake-up: see iocancel.engines.bell."""
+        return self._wake
+
     # About
 
     def failure(self, op: Operation[Any]) -> OSError:
@@ -490,9 +495,9 @@ def _running(pairs: list[tuple[Row, Line]]) -> int:
     return sum(row.state() == errno.EINPROGRESS for row, _ in pairs)
 
 
-def _eventfd() -> Any:
-    """An eventfd that is closed when it is collected, at the latest."""
-    wake = lib.ioc_wake_new()
+def _wake(pipe: bool) -> Any:
+    """A wake-up that is closed when it is collected, at the latest."""
+    wake = lib.ioc_wake_new(pipe)
     if wake == ffi.NULL:
         raise _no_eventfd(ffi.errno)
     return ffi.gc(wake, lib.ioc_wake_free)

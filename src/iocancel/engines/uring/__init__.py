@@ -11,6 +11,8 @@ class UringEngine(Verbs):
         entries: how many entries one system call can take, a power of two up to 32768. None takes 1024, and
             fewer where the limit on locked memory (RLIMIT_MEMLOCK) does not allow that. It does not limit how
             many operations can be in flight.
+        pooled: for one thread that waits for one operation at a time: small, and woken by a pipe that
+            `signal.set_wakeup_fd` can have. 8 entries where nothing is said.
 
     Raises:
         EngineUnavailable: no ring can be had here; `.reason` and `.remedy` say why and what helps.
@@ -18,8 +20,9 @@ class UringEngine(Verbs):
 
     _carrier: UringCarrier
 
-    def __init__(self, entries: int | None = None) -> None:
-        super().__init__(UringCarrier(entries))
+    def __init__(self, entries: int | None = None, *, pooled: bool = False) -> None:
+        self._quiet = pooled
+        super().__init__(UringCarrier(entries, pooled))
         self._carrier.attach(self)
 
     def fileno(self) -> int:

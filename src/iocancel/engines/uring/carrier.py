@@ -70,9 +70,9 @@ class UringCarrier:
     keeps_deadlines = True
     oldest_first = False
 
-    def __init__(self, entries: int | None) -> None:
-        self._ring = open_ring(entries)
-        wake = lib.ioc_wake_new()
+    def __init__(self, entries: int | None, pooled: bool = False) -> None:
+        self._ring = open_ring(entries, pooled)
+        wake = lib.ioc_wake_new(pooled)
         if wake == _NULL:
             number = ffi.errno
             self._ring.close()
@@ -196,6 +196,11 @@ class UringCarrier:
     def wake(self) -> None:
         """See Carrier."""
         lib.ioc_wake_set(self._wake)
+
+    @property
+    def bell(self) -> Any:
+        """The wake-up: see iocancel.engines.bell."""
+        return self._wake
 
     # About
 

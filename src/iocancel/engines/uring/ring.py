@@ -18,6 +18,7 @@ from iocancel.uring import Ring
 
 _SIZES = (1024, 256, 64, 8)
 _OUT = 8192  # completions that one call brings: at least four times a batch of cancels
+_FEW = 64  # where one thread waits for one operation
 
 
 class Held:
@@ -40,12 +41,10 @@ class Held:
 class EngineRing(Ring):
     """A ring that reaps for an engine: completions stay in C's memory until they are forgotten."""
 
-    def __init__(self, entries: int) -> None:
+    def __init__(self, entries: int, out: int = _OUT) -> None:
         super().__init__(entries)
-        self._records_array = ffi.new("struct ioc_cqe[]", _OUT), ffi.new("unsigned[]", _OUT)
-        self.out = ffi.new(
-            "struct ioc_out *", (0, _OUT, 0, 2, self._records_array[1], self._records_array[0])
-        )
+        self._records_array = ffi.new("struct ioc_cqe[]", out), ffi.new("unsigned[]", out)
+        self.out = ffi.new("struct ioc_out *", (0, out, 0, 2, self._records_array[1], self._records_array[0]))
         self.view = memoryview(ffi.buffer(self._records_array[0]))
         self.left = 0  # requests that were still running when the ring was closed
         self.engine: Any = None  # a weak reference
@@ -81,8 +80,10 @@ class EngineRing(Ring):
             self._groups.pop(bgid, None)
 
 
-def open_ring(entries: int | None) -> EngineRing:
+def open_ring(entries: int | None, pooled: bool = False) -> EngineRing:
     """A ring, as large as can be had."""
+    if pooled:
+        return EngineRing(entries or _SIZES[-1], _FEW)
     if entries is not None:
         return EngineRing(entries)
     for size in _SIZES[:-1]:
