@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import iocancel
+from iocancel import FeatureUnavailable
 from iocancel.engines.libaio import LibaioEngine
 from iocancel.engines.uring import UringEngine
 
@@ -48,7 +49,12 @@ def test_a_part_of_all_is_told(name: str) -> None:
     left, right = socket.socketpair()
     with left, right, iocancel.open_engine(name) as engine:
         right.send(b"abc")
-        op = engine.recv(left, 10, socket.MSG_WAITALL | socket.MSG_DONTWAIT)
+        flags = socket.MSG_WAITALL | socket.MSG_DONTWAIT
+        if name == "uring" and not engine.supports("send_zc"):  # before Linux 6.0: see the facts, 5.10 loses it
+            with pytest.raises(FeatureUnavailable, match=r"needs Linux 6\.0"):
+                engine.recv(left, 10, flags)
+            return
+        op = engine.recv(left, 10, flags)
         op.wait()
         assert op.result() == b"abc"
 
