@@ -50,7 +50,7 @@ def test_a_part_of_all_is_told(name: str) -> None:
     with left, right, iocancel.open_engine(name) as engine:
         right.send(b"abc")
         flags = socket.MSG_WAITALL | socket.MSG_DONTWAIT
-        if name == "uring" and not engine.supports("send_zc"):  # before Linux 6.0: see the facts, 5.10 loses it
+        if name == "uring" and not engine.supports("send_zc"):  # before Linux 6.0 it would be lost
             with pytest.raises(FeatureUnavailable, match=r"needs Linux 6\.0"):
                 engine.recv(left, 10, flags)
             return
