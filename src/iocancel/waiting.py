@@ -65,10 +65,13 @@ class Waiting:
 
     def look(self) -> None:
         """See Blocked."""
-        pending, waiter = self._pending, self.waiter
+        pending, waiter, scope = self._pending, self.waiter, self._scope
         if pending is not None:
-            pending.stop = True
-            pending.op._engine._carrier.wake()
+            if scope is not None and scope._reached():
+                pending.op._ask(CALLER)  # and whoever waits for it is woken, and sends it
+            else:
+                pending.stop = True
+                pending.op._engine._carrier.wake()
         if waiter is not None:
             waiter.awake()
 
