@@ -1,6 +1,12 @@
-"""What the whole suite shares."""
+"""What the whole suite shares; a directory's own conftest.py may have another fixture of the same name."""
+
+from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
 
 # What does not touch the kernel is not run again in each emulated one, where Python is 14 times slower.
 collect_ignore = (
@@ -9,6 +15,7 @@ collect_ignore = (
         "test_errors.py",
         # The model knows no kernel; the contract and engine suites are what is run there.
         "operation/test_interleavings.py",
+        "operation/test_interleavings_pairs.py",
         "operation/test_interrupts.py",
         "operation/test_ledger.py",
         "operation/test_model.py",
@@ -23,3 +30,54 @@ collect_ignore = (
     if os.environ.get("IOCANCEL_GUEST")
     else []
 )
+
+
+@pytest.fixture
+def pipes() -> Iterator[Callable[[], tuple[int, int]]]:
+    """Makes pipes; their ends may be closed by the test, with `os.close`, before its end."""
+    made: list[tuple[int, os.stat_result]] = []
+
+    def make() -> tuple[int, int]:
+        ends = os.pipe()
+        made.extend((end, os.fstat(end)) for end in ends)
+        return ends
+
+    yield make
+    for end, was in made:
+        try:
+            now = os.fstat(end)
+        except OSError:
+            continue
+        if (now.st_dev, now.st_ino) == (was.st_dev, was.st_ino):
+            os.close(end)
+
+
+@pytest.fixture
+def pipe(pipes: Callable[[], tuple[int, int]]) -> tuple[int, int]:
+    """An empty pipe: its read end and its write end."""
+    return pipes()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two connected stream sockets of the Unix domain."""
+    a, b = socket.socketpair()
+    with a, b:
+        yield a, b
+
+
+@pytest.fixture
+def tcp() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two connected TCP sockets."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        a = socket.create_connection(server.getsockname())
+        b, _ = server.accept()
+    with a, b:
+        yield a, b
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A TCP socket that listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server

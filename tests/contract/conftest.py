@@ -9,12 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import os
 import signal
-import socket
 import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -22,15 +18,15 @@ from typing import Any
 
 import pytest
 
-import iocancel
-from iocancel import EngineUnavailable, _lifetime, open_engine
+from iocancel import EngineUnavailable, open_engine
 from iocancel.engines.posix_aio import lines
 from iocancel.libaio import kernel
 from iocancel.operation import VERBS
 from iocancel.posix_aio import notify
 from iocancel.uring import limbo
 
-from .helpers import BOUND, NAMES, REQUIRED, until
+from ..support import BOUND, leaving_nothing, python, until
+from .helpers import NAMES, REQUIRED
 
 
 @functools.cache
@@ -68,14 +64,10 @@ def uring() -> str:
     return "uring"
 
 
-def open_fds() -> dict[str, str]:
-    found = {}
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            found[number] = os.readlink(f"/proc/self/fd/{number}")
-        except FileNotFoundError:  # the listing's own
-            continue
-    return found
+def settle() -> None:
+    until(lambda: lines.sweep() == 0, "what the C library's threads still ran has ended")
+    gc.collect()
+    until(all_free, "what the system may write to is all free")
 
 
 @pytest.fixture(autouse=True)
@@ -83,15 +75,8 @@ def nothing_left_behind() -> Iterator[None]:
     # What is probed once a process is probed before the fds are counted.
     for each in NAMES:
         lacking(each)
-    fds, threads, kept = open_fds(), set(threading.enumerate()), _lifetime.kept()
-    yield
-    until(lambda: lines.sweep() == 0, "what the C library's threads still ran has ended")
-    gc.collect()
-    until(all_free, "what the system may write to is all free")
-    assert _lifetime.kept() == kept, "something was kept for ever"
-    assert not set(threading.enumerate()) - threads, "a thread was left running"
-    left = {number: to for number, to in open_fds().items() if fds.get(number) != to}
-    assert not left, f"fds left open: {left}"
+    with leaving_nothing(settle):
+        yield
 
 
 def all_free() -> bool:
@@ -131,57 +116,6 @@ def ring(uring: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def pipes() -> Iterator[Callable[[], tuple[int, int]]]:
-    """Makes pipes; their ends may be closed by the test before its end."""
-    made: list[tuple[int, os.stat_result]] = []
-
-    def make() -> tuple[int, int]:
-        ends = os.pipe()
-        made.extend((end, os.fstat(end)) for end in ends)
-        return ends
-
-    yield make
-    for end, was in made:
-        try:
-            now = os.fstat(end)
-        except OSError:
-            continue
-        if (now.st_dev, now.st_ino) == (was.st_dev, was.st_ino):
-            os.close(end)
-
-
-@pytest.fixture
-def pipe(pipes: Callable[[], tuple[int, int]]) -> tuple[int, int]:
-    """An empty pipe: its read end and its write end."""
-    return pipes()
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two connected stream sockets of the Unix domain."""
-    a, b = socket.socketpair()
-    with a, b:
-        yield a, b
-
-
-@pytest.fixture
-def tcp() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two connected TCP sockets."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        a = socket.create_connection(server.getsockname())
-        b, _ = server.accept()
-    with a, b:
-        yield a, b
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    """A TCP socket that listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server
-
-
-@pytest.fixture
 def file(tmp_path: Path) -> Iterator[Any]:
     """A file of ten bytes, open for reading and writing."""
     path = tmp_path / "file"
@@ -210,15 +144,7 @@ def run() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs a program in a Python of its own, with the engine's name in its arguments."""
 
     def start(name: str, program: str, *flags: str) -> subprocess.CompletedProcess[str]:
-        folders = [str(Path(iocancel.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
         head = "import gc, os, sys, threading, iocancel\nname = sys.argv[1]\n"
-        return subprocess.run(
-            [sys.executable, *flags, "-c", head + program, name],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
-            capture_output=True,
-            text=True,
-            timeout=BOUND,
-            check=False,
-        )
+        return python(head + program, *flags, arguments=(name,), timeout=BOUND)
 
     return start

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import struct
 import termios
-import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,21 +15,9 @@ import pytest
 from iocancel import Operation, Outcome, Reach
 
 NAMES = ("uring", "libaio", "posix_aio")
-GUEST = os.environ.get("IOCANCEL_GUEST") == "1"
-"""In a guest under software emulation, which is many times slower."""
-BOUND = 60.0 if GUEST else 20.0
-"""How many seconds anything may take that has to happen."""
 REQUIRED = frozenset(filter(None, os.environ.get("IOCANCEL_REQUIRE", "").split(",")))
 """The engines that have to be there: lacking one of these is a failure, not a skip."""
 C, F, X = Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED
-
-
-def need(condition: object, reason: str) -> None:
-    """Skip the test where something is lacking; with IOCANCEL_NO_SKIPS=1 that is a failure."""
-    if not condition:
-        if os.environ.get("IOCANCEL_NO_SKIPS") == "1":
-            pytest.fail(f"lacking, and IOCANCEL_NO_SKIPS is set: {reason}")
-        pytest.skip(reason)
 
 
 def need_verbs(engine: Any, *verbs: str) -> None:
@@ -53,47 +40,9 @@ def need_stopping(engine: Any, *verbs: str) -> None:
             pytest.skip(f"{engine.name} can't stop a {verb} that runs")
 
 
-def few(many: int) -> int:
-    """How often to repeat, or how many at a time: much less in an emulated guest."""
-    return max(many // 20, 5) if GUEST else many
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for what nothing announces, as the state of another thread."""
-    deadline = time.monotonic() + BOUND
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not happen: {what}"
-        os.sched_yield()
-
-
 def outcomes(ops: Iterable[Operation[Any]]) -> set[Outcome | None]:
     """How they ended."""
     return {op.outcome for op in ops}
-
-
-def blocked_in(where: str) -> int:
-    """How many threads of this process sleep in a kernel function whose name has this in it."""
-    found = 0
-    for task in Path("/proc/self/task").iterdir():
-        try:
-            state = (task / "stat").read_text().rsplit(")", 1)[1].split()[0]
-            found += state in "SD" and where in _sleeps_in(task)
-        except OSError:  # it has ended
-            continue
-    return found
-
-
-def _sleeps_in(task: Path) -> str:
-    name = (task / "wchan").read_text()
-    if name == "0" and os.getuid() == 0:  # Debian's 5.10 has no names there
-        return (task / "stack").read_text()
-    return name
-
-
-def until_blocked(where: str, many: int = 1) -> None:
-    """Wait until as many threads (those of io_uring's workers, too) are blocked in this kernel function."""
-    need(Path("/proc/self/wchan").exists(), "no /proc/self/wchan: nobody sees what a worker is doing")
-    until(lambda: blocked_in(where) >= many, f"{many} blocked in {where}")
 
 
 def readable(fd: int) -> int:
@@ -101,20 +50,6 @@ def readable(fd: int) -> int:
     raw = fcntl.ioctl(fd, termios.FIONREAD, bytes(4))
     number: int = struct.unpack("i", raw)[0]
     return number
-
-
-def fill(fd: int) -> int:
-    """Write to a pipe or a socket until it takes no more; returns how many bytes that were."""
-    was = os.get_blocking(fd)
-    os.set_blocking(fd, False)
-    many = 0
-    try:
-        while True:
-            many += os.write(fd, bytes(4096))
-    except BlockingIOError:
-        return many
-    finally:
-        os.set_blocking(fd, was)
 
 
 def drain(fd: int) -> int:
@@ -130,3 +65,24 @@ def drain(fd: int) -> int:
     finally:
         os.set_blocking(fd, was)
     return many
+
+
+ON_FILES: dict[str, Callable[[Any, Any], Any]] = {
+    "read": lambda engine, fd: engine.read(fd, 1),
+    "readv": lambda engine, fd: engine.readv(fd, [bytearray(1)]),
+    "write": lambda engine, fd: engine.write(fd, b"a"),
+    "writev": lambda engine, fd: engine.writev(fd, [b"a"]),
+    "fsync": lambda engine, fd: engine.fsync(fd),
+    "poll": lambda engine, fd: engine.poll(fd, select.POLLIN),
+    "recv": lambda engine, fd: engine.recv(fd, 1),
+    "send": lambda engine, fd: engine.send(fd, b"a"),
+    "send_zc": lambda engine, fd: engine.send_zc(fd, b"a"),
+    "recvmsg": lambda engine, fd: engine.recvmsg(fd, 1),
+    "sendmsg": lambda engine, fd: engine.sendmsg(fd, [b"a"]),
+    "accept": lambda engine, fd: engine.accept(fd),
+    "connect": lambda engine, fd: engine.connect(fd, b"\2\0\0\1\x7f\0\0\1" + bytes(8)),
+    "close": lambda engine, fd: engine.close_later(fd),
+    "splice": lambda engine, fd: engine.splice(fd, fd, 1),
+    "tee": lambda engine, fd: engine.tee(fd, fd, 1),
+}
+"""What each verb that is about a file is asked for."""

@@ -17,7 +17,8 @@ from typing import Any
 from iocancel import Operation
 from iocancel.uring import Ring
 
-from .helpers import BOUND, blocked_in, drain, fill, stops, until, until_blocked
+from ..support import BOUND, blocked_in, fill, until, until_blocked
+from .helpers import drain, stops
 
 
 def unacknowledged(sock: socket.socket) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from .helpers import C, X, fill, need_stopping, need_verbs
+from ..support import fill
+from .helpers import C, X, need_stopping, need_verbs
 
 CANARY = b"\xa5"
 

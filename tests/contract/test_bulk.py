@@ -11,7 +11,8 @@ import pytest
 
 from iocancel import Operation, OperationTimedOut, Verdict
 
-from .helpers import C, X, drain, few, need_stopping, need_verbs, outcomes, stops
+from ..support import few
+from .helpers import C, X, drain, need_stopping, need_verbs, outcomes, stops
 
 MANY = few(5000)
 

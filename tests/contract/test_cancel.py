@@ -14,7 +14,8 @@ import pytest
 from iocancel import CancelTooLate, OperationCancelled, Verdict
 from iocancel.operation import State
 
-from .helpers import BOUND, C, X, need_verbs, stops, until
+from ..support import BOUND, until
+from .helpers import C, X, need_verbs, stops
 from .stages import STAGES, Stage
 
 WORKERS = frozenset(["openat", "splice", "tee"])

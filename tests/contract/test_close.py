@@ -13,7 +13,8 @@ import pytest
 
 from iocancel import CancelTooLate, OperationCancelled, open_engine
 
-from .helpers import BOUND, C, F, X, few, need_stopping, need_verbs, outcomes, stops, until, until_blocked
+from ..support import BOUND, few, until, until_blocked
+from .helpers import C, F, X, need_stopping, need_verbs, outcomes, stops
 
 
 def test_it_drains(engine: Any, pipe: tuple[int, int]) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from iocancel import CancelTooLate, OperationCancelled
 
-from .helpers import C, F, X, need_stopping, need_verbs, outcomes, readable, stops, until, until_blocked
+from ..support import until, until_blocked
+from .helpers import C, F, X, need_stopping, need_verbs, outcomes, readable, stops
 
 
 def gone(fd: int) -> bool:

@@ -15,7 +15,8 @@ import pytest
 
 from iocancel.operation import State
 
-from .helpers import BOUND, C, X, need_stopping, need_verbs, readable, stops, until, until_blocked
+from ..support import BOUND, until, until_blocked
+from .helpers import C, X, need_stopping, need_verbs, readable, stops
 
 
 def unclaimed(engine: Any, op: Any, *, asked: bool) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from iocancel import FeatureUnavailable, OperationTimedOut, Verdict
 
-from .helpers import BOUND, C, X, blocked_in, need_verbs, outcomes, readable, until, until_blocked
+from ..support import BOUND, blocked_in, until, until_blocked
+from .helpers import C, X, need_verbs, outcomes, readable
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from .helpers import BOUND, few, need_stopping, until
+from ..support import BOUND, few, until
+from .helpers import need_stopping
 
 
 def test_connection_after_connection(engine: Any, listener: socket.socket) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from iocancel import open_engine
 
-from .helpers import BOUND, C, F, X, need_stopping, need_verbs
+from ..support import BOUND
+from .helpers import C, F, X, need_stopping, need_verbs
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

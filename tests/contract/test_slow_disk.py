@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +13,13 @@ import pytest
 from iocancel import CancelTooLate, Verdict
 from iocancel.uring import limbo
 
-from ..uring.conftest import DELAY
-from ..uring.conftest import slow_disk as slow_disk  # a fixture
-from .helpers import BOUND, C, F, need_verbs, until
-
-SIZE = 4096
-
-
-@pytest.fixture
-def direct(slow_disk: Path) -> Iterator[int]:
-    """Its requests go to the disk itself."""
-    fd = os.open(slow_disk, os.O_RDWR | os.O_DIRECT)
-    yield fd
-    os.close(fd)
-
-
-@pytest.fixture
-def buffered(slow_disk: Path) -> Iterator[int]:
-    """Each read of it is of a page that is not cached: the disk is made anew for each test."""
-    fd = os.open(slow_disk, os.O_RDONLY)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # no reading ahead
-    yield fd
-    os.close(fd)
-
-
-@pytest.fixture
-def page() -> mmap.mmap:
-    return mmap.mmap(-1, SIZE)
+from ..slow_disk import DELAY, SIZE
+from ..slow_disk import buffered as buffered
+from ..slow_disk import direct as direct
+from ..slow_disk import page as page
+from ..slow_disk import slow_disk as slow_disk
+from ..support import BOUND, until
+from .helpers import C, F, need_verbs
 
 
 @pytest.mark.parametrize("verb", ["read", "write"])

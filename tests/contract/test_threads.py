@@ -12,7 +12,8 @@ import pytest
 
 from iocancel import OperationTimedOut, Outcome
 
-from .helpers import BOUND, C, F, X, few, need_stopping, need_verbs, outcomes, until
+from ..support import BOUND, few, until
+from .helpers import C, F, X, need_stopping, need_verbs, outcomes
 
 THREADS = 8
 EACH = few(200)
@@ -110,14 +111,20 @@ def test_the_lead_is_handed_over(engine: Any, pipes: Callable[[], tuple[int, int
     assert sorted(led) == [0, 1, 2, 3]
 
 
+def leading(engine: Any, op: Any) -> threading.Thread:
+    """A thread that waits for an operation, and so leads."""
+    thread = threading.Thread(target=op.wait)
+    thread.start()
+    until(lambda: engine._lead_thread == thread.ident, "it leads")
+    return thread
+
+
 def test_a_follower_is_settled_by_the_leader(engine: Any, pipes: Callable[[], tuple[int, int]]) -> None:
     need_verbs(engine, "read")
     (a, a_write), (b, b_write) = pipes(), pipes()
     first, second = engine.read(a, 4), engine.read(b, 4)
     engine.submit()
-    thread = threading.Thread(target=first.wait)
-    thread.start()
-    until(lambda: engine._lead_thread == thread.ident, "it leads")
+    thread = leading(engine, first)
     os.write(b_write, b"data")
     assert second.wait(BOUND) is C
     assert thread.is_alive()
@@ -132,9 +139,7 @@ def test_what_another_thread_prepares_goes_in(engine: Any, pipes: Callable[[], t
     (a, a_write), (b, b_write) = pipes(), pipes()
     first = engine.read(a, 4)
     engine.submit()
-    thread = threading.Thread(target=first.wait)
-    thread.start()
-    until(lambda: engine._lead_thread == thread.ident, "it leads")
+    thread = leading(engine, first)
     second = engine.write(b_write, b"data")
     engine.submit()
     assert os.read(b, 4) == b"data"
@@ -148,9 +153,7 @@ def test_a_deadline_while_another_leads(engine: Any, pipes: Callable[[], tuple[i
     (a, a_write), (b, b_write) = pipes(), pipes()
     first, second = engine.read(a, 4), engine.read(b, 4)
     engine.submit()
-    thread = threading.Thread(target=first.wait)
-    thread.start()
-    until(lambda: engine._lead_thread == thread.ident, "it leads")
+    thread = leading(engine, first)
     assert second.wait(0.01) is X
     assert isinstance(second.exception(), TimeoutError)
     assert not first.done()
@@ -166,9 +169,7 @@ def test_a_deadline_that_only_the_leader_can_keep(engine: Any, pipes: Callable[[
     (a, a_write), (b, _) = pipes(), pipes()
     first = engine.read(a, 4)
     engine.submit()
-    thread = threading.Thread(target=first.wait)
-    thread.start()
-    until(lambda: engine._lead_thread == thread.ident, "it leads")
+    thread = leading(engine, first)
     second = engine.read(b, 4, timeout=0.05)
     engine.submit()
     until(second.done, "the leader has ended it")

@@ -11,9 +11,6 @@ from iocancel.uring import cancel_flags
 from iocancel.uring.probe import sync_cancel_works
 
 from ..uring.conftest import nothing_left_behind as nothing_left_behind
-from ..uring.conftest import pair as pair
-from ..uring.conftest import pipe as pipe
-from ..uring.conftest import pipes as pipes
 
 
 @pytest.fixture(scope="session", autouse=True)

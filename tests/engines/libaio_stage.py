@@ -11,13 +11,10 @@ from typing import Any
 
 import pytest
 
-from iocancel import Operation
+from iocancel import Operation, Outcome, Verdict
 from iocancel.engines.libaio import LibaioEngine
 
-from ..uring.helpers import BOUND as BOUND
-from ..uring.helpers import GUEST as GUEST
-from ..uring.helpers import need as need
-from ..uring.helpers import rounds as rounds
+from ..support import BOUND, cut_short
 
 PARTS = tuple(os.path.join("iocancel", part) for part in ("operation", "engines", "libaio"))
 # Behind these the interpreter looks for signals (and when a function begins): nowhere else can a handler run.
@@ -67,12 +64,28 @@ def interrupted(step: int, call: Callable[[], object]) -> bool:
                     raise KeyboardInterrupt
         return trace
 
-    tracer = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(tracer)
-    return left < 0
+    return cut_short(trace, call) or left < 0
+
+
+def ended(op: Any) -> Any:
+    assert op.wait(BOUND) is Outcome.COMPLETED, op.exception()
+    return op.result()
+
+
+def gone(op: Any) -> None:
+    op.cancel()
+    assert op.wait(BOUND) is Outcome.CANCELLED
+    assert op.verdict is Verdict.CANCELLED
+
+
+def failed(op: Any) -> int:
+    assert op.wait(BOUND) is Outcome.FAILED
+    error = op.exception()
+    assert isinstance(error, OSError)
+    assert error.errno
+    return error.errno
+
+
+def drain(fd: int, many: int) -> None:
+    while many:
+        many -= len(os.read(fd, min(many, 65536)))

@@ -13,9 +13,9 @@ from iocancel.engines import auto
 from iocancel.engines.refusal import CAN, no_verb
 from iocancel.operation import VERBS
 
-from ..uring.helpers import need
+from ..support import need, open_fds
 from ..uring.test_facts_7_refusals import SECCOMP
-from .posix_aio_stage import open_fds, sibling
+from .posix_aio_stage import sibling
 
 # What is forbidden comes from outside of the process: imported first is what a filter may hit in passing.
 HEAD = f"""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import sys
 from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
@@ -16,6 +15,8 @@ from iocancel.engines.uring import UringEngine
 from iocancel.operation.core import Core
 from iocancel.operation.ledger import Ledger
 from iocancel.operation.operation import ENDED, FdOperation
+
+from ..support import cut_short
 
 FAST: CodeType = Core._settle_cancelled.__code__
 
@@ -111,15 +112,7 @@ def interrupted(at: int, call: Callable[[], object]) -> bool:
         frame.f_trace_opcodes = True
         return inside
 
-    before = sys.gettrace()
-    sys.settrace(outside)
-    try:
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
+    return cut_short(outside, call)
 
 
 def test_a_signal_at_any_opcode_loses_nothing(uring: UringEngine, pipe: tuple[int, int]) -> None:

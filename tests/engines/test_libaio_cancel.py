@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import random
 import select
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,8 +19,9 @@ from iocancel import EngineUnavailable, OperationCancelled, Outcome, Verdict, er
 from iocancel.engines.libaio import LibaioEngine, contexts
 from iocancel.errors import OperationTimedOut
 
-from .libaio_stage import BOUND, GUEST, flying, interrupted, rounds
+from ..support import BOUND, GUEST, few
 from .libaio_stage import engine as engine
+from .libaio_stage import flying, interrupted
 
 Pipe = tuple[int, int]
 
@@ -143,7 +141,7 @@ def test_racing(engine: LibaioEngine, pipe: Pipe) -> None:
     writer = threading.Thread(target=write)
     writer.start()
     seen: dict[tuple[Any, Any], int] = {}
-    for _ in range(rounds(2000)):
+    for _ in range(few(2000)):
         op = engine.read(pipe[0], 16)
         flying(engine, op)
         start.wait()
@@ -289,7 +287,7 @@ def test_many_threads(engine: LibaioEngine, pipes: Callable[[], Pipe]) -> None:
 
     def work(ends: Pipe, seed: int) -> None:
         rng = random.Random(seed)
-        for n in range(rounds(300)):
+        for n in range(few(300)):
             op = engine.read(ends[0], 16)
             act = rng.randrange(3)
             data = b"%d" % n
@@ -376,68 +374,6 @@ def test_a_keyboard_interrupt_anywhere(pipe: Pipe, how: str, tmp_path: Path) -> 
                 break
     os.close(disk)
     assert step > 100
-
-
-def test_unclosed(pipe: Pipe) -> None:
-    buffer = bytearray(16)
-
-    def forget() -> None:
-        engine = LibaioEngine()
-        engine.read(pipe[0], buffer)
-        engine.submit()
-        del engine
-        gc.collect()
-
-    with pytest.warns(ResourceWarning, match="unclosed <libaio engine"):
-        forget()
-    buffer.clear()
-
-
-@pytest.fixture
-def run() -> Callable[[str], subprocess.CompletedProcess[str]]:
-    def start(program: str) -> subprocess.CompletedProcess[str]:
-        folder = str(Path(iocancel.__file__).parents[1])
-        head = "import os, sys\nfrom iocancel.engines.libaio import LibaioEngine\nr, w = os.pipe()\n"
-        return subprocess.run(
-            [sys.executable, "-W", "always", "-c", head + program],
-            env={**os.environ, "PYTHONPATH": folder},
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-
-    return start
-
-
-def test_at_exit(run: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
-    done = run("e = LibaioEngine(); op = e.read(r, 16); e.submit()\n"
-               "op.add_done_callback(lambda op: print(op.outcome))")  # fmt: skip
-    assert done.returncode == 0
-    assert done.stdout == "Outcome.CANCELLED\n"
-    assert done.stderr.count("unclosed") == 1
-    assert "<libaio engine" in done.stderr
-
-
-def test_a_forked_child(run: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
-    done = run(
-        "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n"
-        "e = LibaioEngine(1); ops = [e.read(r, 16) for _ in range(4)]; e.submit()\n"
-        "if not os.fork():\n"
-        "    try: e.reap()\n"
-        "    except RuntimeError as error: print('child:', error, flush=True)\n"
-        "    ops[0].cancel(); e.close()\n"
-        "    with LibaioEngine() as mine:\n"
-        "        op = mine.read(r, 16); mine.submit(); op.cancel(); print(op.wait(), flush=True)\n"
-        "    os._exit(0)\n"
-        "print(os.waitstatus_to_exitcode(os.wait()[1]))\n"
-        "os.write(w, b'1234' * 16); e.wait(ops); print([op.result() for op in ops][:1])\n"
-        "e.close()"
-    )
-    assert done.stderr == ""
-    first, *rest = done.stdout.splitlines()
-    assert first.startswith("child: this engine belongs to the parent")
-    assert rest == ["Outcome.CANCELLED", "0", "[b'1234123412341234']"]
 
 
 def test_the_best_engine_that_works(monkeypatch: pytest.MonkeyPatch, pipe: Pipe) -> None:

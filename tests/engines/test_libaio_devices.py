@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import mmap
-import os
 
 import pytest
 
@@ -15,12 +14,11 @@ from iocancel.libaio import kernel as kernel_module
 
 from ..libaio.test_devices import endpoints as endpoints
 from ..libaio.test_devices import slow_disk as slow_disk
-from .libaio_stage import BOUND, flying
+from ..support import BOUND, GUEST
 from .libaio_stage import engine as engine
+from .libaio_stage import flying
 
-pytestmark = pytest.mark.skipif(
-    os.environ.get("IOCANCEL_GUEST") != "1", reason="needs a guest kernel (IOCANCEL_GUEST=1, ./dev kernels)"
-)
+pytestmark = pytest.mark.skipif(not GUEST, reason="needs a guest kernel (IOCANCEL_GUEST=1, ./dev kernels)")
 
 
 def test_endpoints_can_be_cancelled(engine: LibaioEngine, endpoints: tuple[int, int]) -> None:

@@ -16,16 +16,8 @@ import pytest
 from iocancel import CancelTooLate, OperationCancelled, OperationTimedOut, Outcome, Verdict
 from iocancel.engines.posix_aio import PosixAioEngine, lines
 
-from ..uring.helpers import BOUND, rounds, until
-from .posix_aio_stage import (
-    ends,
-    engine,
-    nothing_left_behind,
-    only_glibc,
-    own_number,
-    runs,
-    sibling,
-)
+from ..support import BOUND, few, until
+from .posix_aio_stage import ends, engine, nothing_left_behind, only_glibc, own_number, runs, sibling
 
 __all__ = ["ends", "engine", "nothing_left_behind"]
 
@@ -150,7 +142,7 @@ def test_close_fd_of_what_runs(engine: PosixAioEngine, ends: Ends) -> None:
 
 def test_many(engine: PosixAioEngine, ends: Ends) -> None:
     read_end, write_end = ends()
-    ops = [engine.read(read_end, 1) for _ in range(rounds(3000))]
+    ops = [engine.read(read_end, 1) for _ in range(few(3000))]
     engine.submit()
     runs(ops[0])
     assert engine.cancel_all() == len(ops)
@@ -265,7 +257,7 @@ def test_bytes_in_are_bytes_out(engine: PosixAioEngine, ends: Ends) -> None:
     chance = random.Random(5)
     sent = received = 0
     ops: list[Any] = []
-    for _ in range(rounds(600)):
+    for _ in range(few(600)):
         ops.append(engine.read(read_end, 3))
         if chance.random() < 0.6:
             sent += os.write(write_end, bytes(chance.randint(1, 3)))
@@ -287,7 +279,7 @@ def test_threads_that_wait_for_their_own(engine: PosixAioEngine) -> None:
 
     def talk(a: socket.socket, b: socket.socket) -> None:
         try:
-            for i in range(rounds(40)):
+            for i in range(few(40)):
                 reading = engine.read(a, 4)
                 assert engine.write(b, b"%04d" % i).wait() is Outcome.COMPLETED
                 assert reading.wait() is Outcome.COMPLETED

@@ -15,18 +15,9 @@ from iocancel import CancelTooLate, EngineUnavailable, Outcome
 from iocancel.engines.posix_aio import PosixAioEngine, lines
 from iocancel.operation.operation import IN_FLIGHT
 
-from ..uring.helpers import BOUND, GUEST, until
-from ..uring.stage import Bomb, swept
-from .posix_aio_stage import (
-    ends,
-    engine,
-    gone,
-    nothing_left_behind,
-    only_glibc,
-    open_fds,
-    runs,
-    sibling,
-)
+from ..support import BOUND, GUEST, open_fds, until
+from ..uring.stage import Bomb, played, swept
+from .posix_aio_stage import ends, engine, gone, nothing_left_behind, only_glibc, runs, sibling
 
 __all__ = ["ends", "engine", "nothing_left_behind"]
 
@@ -288,13 +279,8 @@ def test_an_interrupt_loses_and_repeats_nothing(act: Callable[[Scene, Bomb], int
     before = open_fds()
     for nth in places(3):
         scene, bomb = Scene(), Bomb(nth, spared=SPARED)
-        try:
+        with played(scene, bomb):
             scene.settled(act(scene, bomb))
-        except BaseException as error:
-            error.add_note(f"at {bomb.place}")
-            raise
-        finally:
-            scene.close()
         del scene
         assert open_fds() == before or until_gone(before), f"an fd was left after {bomb.place}"
         if not bomb.place:
@@ -315,15 +301,10 @@ def test_an_interrupted_close_closes_all_the_same() -> None:
         scene.prepare()
         scene.engine.submit()
         scene.feed()
-        try:
+        with played(scene, bomb):
             with contextlib.suppress(KeyboardInterrupt), bomb:
                 scene.engine.close()
             scene.engine.close()
-        except BaseException as error:
-            error.add_note(f"at {bomb.place}")
-            raise
-        finally:
-            scene.close()
         del scene
         until_gone(before)
         if not bomb.place:

@@ -29,7 +29,7 @@ from iocancel.engines.uring import ring as ring_module
 from iocancel.engines.uring.carrier import UringBatch
 from iocancel.engines.uring.ring import EngineRing, open_ring
 
-from ..uring.helpers import need, rounds, until
+from ..support import few, need, until
 
 
 def test_the_models_bits_are_the_kernels() -> None:
@@ -231,7 +231,7 @@ def test_other_threads_work_is_done_by_the_leader(uring: UringEngine, pipes: Any
     leader = threading.Thread(target=long.wait)
     leader.start()
     until(lambda: uring._lead_thread == leader.ident, "it leads")
-    for _ in range(rounds(200)):
+    for _ in range(few(200)):
         read = uring.read(second[0], 1)
         os.write(second[1], b"x")
         assert read.wait() is Outcome.COMPLETED

@@ -7,55 +7,36 @@ import mmap
 import os
 import platform
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from iocancel import _lifetime
 from iocancel.libaio import Context
 from iocancel.libaio import kernel as kernel_module
 from iocancel.libaio.request import claims
 
-GUEST = os.environ.get("IOCANCEL_GUEST") == "1"
+from ..support import GUEST, leaving_nothing, python, until
+
 SYSTEM_CALLS = {
     "x86_64": {"io_getevents": 208, "io_submit": 209},
     "aarch64": {"io_getevents": 4, "io_submit": 2},
 }
 
 
-def open_fds() -> dict[str, str]:
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:  # the listing's own
-            continue
-    return found
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    fds, threads, kept = open_fds(), set(threading.enumerate()), _lifetime.kept()
-    yield
+def settle() -> None:
     if not GUEST:  # slow there, and the same as here
         gc.collect()
     kernel_module.sweep()
     assert not claims, "something is in flight"
     assert not kernel_module._abandoned, "a context was kept"
-    assert _lifetime.kept() == kept
-    assert set(threading.enumerate()) <= threads
-    left = {n: to for n, to in open_fds().items() if fds.get(n) != to}
-    assert not left, f"fds left open: {left}"
 
 
-@pytest.fixture
-def rounds() -> Callable[[int], int]:
-    """How often to repeat: less in an emulated guest, where Python is much slower."""
-    return lambda many: max(many // 20, 5) if GUEST else many
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    with leaving_nothing(settle):
+        yield
 
 
 @pytest.fixture
@@ -65,31 +46,7 @@ def context() -> Iterator[Context]:
 
 
 @pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        try:
-            os.close(end)
-        except OSError:  # the test has closed it
-            pass
-
-
-@pytest.fixture
-def until() -> Callable[[Callable[[], bool]], None]:
-    """Wait for a condition that nothing announces, as the state of another thread."""
-
-    def wait(condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < deadline, "it did not happen"
-            os.sched_yield()
-
-    return wait
-
-
-@pytest.fixture
-def is_in_call(until: Callable[[Callable[[], bool]], None]) -> Callable[[threading.Thread, str], None]:
+def is_in_call() -> Callable[[threading.Thread, str], None]:
     """Wait until a thread is blocked inside a system call."""
     number = SYSTEM_CALLS.get(platform.machine(), {})
 
@@ -105,7 +62,7 @@ def is_in_call(until: Callable[[Callable[[], bool]], None]) -> Callable[[threadi
                 return int(words[0]) == number[call]
             return words[0] != "running" and (folder / "stat").read_text().rsplit(")", 1)[1].split()[0] == "S"
 
-        until(blocked)
+        until(blocked, f"{thread} is in {call}")
 
     return wait
 
@@ -149,17 +106,7 @@ def run() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a program in a Python of its own."""
 
     def start(program: str, *options: str) -> subprocess.CompletedProcess[str]:
-        folders = [
-            str(Path(kernel_module.__file__).parents[2]),
-            *filter(None, [os.environ.get("PYTHONPATH")]),
-        ]
-        return subprocess.run(
-            [sys.executable, *options, "-c", "from iocancel.libaio import *\nimport os, sys\n" + program],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
+        return python("from iocancel.libaio import *\nimport os, sys\n" + program, *options)
 
     return start
 

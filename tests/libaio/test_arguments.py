@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from iocancel import libaio
 from iocancel.libaio import Context, Event, Iocb, IoprioClass, Opcode, PollEvents, RwFlags, ioprio
 
+from ..support import GUEST
+
 
 class Strange:
     """Lies about everything."""
@@ -225,7 +227,7 @@ anything = st.one_of(
 
 # An emulated machine is too slow for hypothesis's taste.
 @settings(
-    max_examples=10 if os.environ.get("IOCANCEL_GUEST") == "1" else 100,
+    max_examples=10 if GUEST else 100,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

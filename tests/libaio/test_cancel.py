@@ -18,6 +18,8 @@ import pytest
 from iocancel import CancelNotFound, CancelTooLate
 from iocancel.libaio import Context, Event, Iocb, PollEvents
 
+from ..support import few
+
 
 def not_found(context: Context, iocb: Iocb) -> str:
     with pytest.raises(CancelNotFound) as caught:
@@ -108,9 +110,9 @@ def test_a_flush_in_flight_is_not_found(context: Context, scratch: Path, make: C
         assert event.check() == 0
 
 
-def test_race_with_a_writer(context: Context, rounds: Callable[[int], int]) -> None:
+def test_race_with_a_writer(context: Context) -> None:
     """Accepted goes with 0, not found with the events, and no byte is ever taken."""
-    many = rounds(3000)
+    many = few(3000)
     start = threading.Barrier(2)
     ends = [os.pipe() for _ in range(2)]
 
@@ -145,11 +147,9 @@ def test_race_with_a_writer(context: Context, rounds: Callable[[int], int]) -> N
     assert seen <= {(True, False), (False, True), (True, True)}
 
 
-def test_the_event_may_come_later(
-    context: Context, pipe: tuple[int, int], rounds: Callable[[int], int]
-) -> None:
+def test_the_event_may_come_later(context: Context, pipe: tuple[int, int]) -> None:
     """It is put up by a kernel worker: looking once without waiting may find nothing."""
-    for _ in range(rounds(1000)):
+    for _ in range(few(1000)):
         iocb = Iocb.poll(pipe[0])
         context.submit([iocb])
         context.cancel(iocb)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import threading
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -16,6 +15,8 @@ import pytest
 from iocancel import EngineUnavailable, FeatureUnavailable, errors
 from iocancel.libaio import Context, Event, Iocb, PollEvents
 from iocancel.libaio import kernel as kernel_module
+
+from ..support import few
 
 Run = Callable[..., "CompletedProcess[str]"]
 
@@ -70,13 +71,13 @@ def test_closed_by_an_exception(pipe: tuple[int, int]) -> None:
     assert not iocb.in_flight
 
 
-def test_its_place_in_the_kernel_is_given_back(rounds: Callable[[int], int]) -> None:
+def test_its_place_in_the_kernel_is_given_back() -> None:
     before = sysctl("aio-nr")
     with Context(50):
         assert sysctl("aio-nr") >= before + 50
-    for _ in range(rounds(100)):
+    for _ in range(few(100)):
         Context(50).close()
-    assert sysctl("aio-nr") < before + rounds(100) * 50
+    assert sysctl("aio-nr") < before + few(100) * 50
 
 
 def test_threads_that_wait_are_woken(pipe: tuple[int, int], is_in_call: Callable[..., None]) -> None:
@@ -103,8 +104,8 @@ def test_threads_that_wait_are_woken(pipe: tuple[int, int], is_in_call: Callable
     assert said == ["io_getevents: the context is closed"] * 4
 
 
-def test_many_close_at_once(pipe: tuple[int, int], rounds: Callable[[int], int]) -> None:
-    for _ in range(rounds(30)):
+def test_many_close_at_once(pipe: tuple[int, int]) -> None:
+    for _ in range(few(30)):
         context = Context()
         context.submit([Iocb.poll(pipe[0]) for _ in range(20)])
         got: list[list[Event]] = []
@@ -120,9 +121,9 @@ def test_many_close_at_once(pipe: tuple[int, int], rounds: Callable[[int], int])
         assert sorted(len(events) for events in got) == [0, 0, 20]
 
 
-def test_all_at_once(pipe: tuple[int, int], rounds: Callable[[int], int]) -> None:
+def test_all_at_once(pipe: tuple[int, int]) -> None:
     """Threads that submit, cancel, reap and close: each call works or says that the context is closed."""
-    for _ in range(rounds(20)):
+    for _ in range(few(20)):
         context = Context(64)
         start = threading.Barrier(4)
         events: list[Event] = []
@@ -253,58 +254,6 @@ def test_closed_just_before_the_system_call(
     assert [event.iocb for event in context.close()] == [early]
 
 
-def test_collected(pipe: tuple[int, int]) -> None:
-    iocb = Iocb.poll(pipe[0])
-    context = Context()
-    context.submit([iocb])
-    with pytest.warns(ResourceWarning, match="unclosed"):
-        del context
-    assert not iocb.in_flight
-
-
-def test_collected_in_a_cycle_with_what_is_in_flight(pipe: tuple[int, int]) -> None:
-    context = Context()
-    buffer = bytearray(1)
-    iocb = Iocb.pwrite(pipe[1], buffer)
-    poll = Iocb.poll(pipe[0])
-    iocb.data = poll.data = [context, iocb, poll, buffer]
-    context.submit([iocb, poll])
-    del context, iocb, poll, buffer
-    with pytest.warns(ResourceWarning, match="unclosed"):
-        gc.collect()
-
-
-def test_collected_and_kept(
-    pipe: tuple[int, int], fake: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from iocancel.libaio import context as context_module
-
-    monkeypatch.setattr(context_module, "_COLLECTED", 0)
-    with pytest.MonkeyPatch.context():
-        fake(ioc_laio_cancel_many=lambda *_: 0)
-        context = Context()
-        iocb = Iocb.poll(pipe[0])
-        context.submit([iocb])
-        with pytest.warns(ResourceWarning, match="unclosed"):
-            del context
-        assert iocb.in_flight
-        assert len(kernel_module._abandoned) == 1
-
-
-def test_collected_with_warnings_as_errors(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
-    monkeypatch.setattr("sys.unraisablehook", seen.append)
-    iocb = Iocb.poll(pipe[0])
-    context = Context()
-    context.submit([iocb])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        del context
-    assert [type(said.exc_value) for said in seen] == [ResourceWarning]
-    assert not iocb.in_flight
-    seen.clear()
-
-
 def test_never_made() -> None:
     bare = Context.__new__(Context)
     del bare
@@ -380,151 +329,3 @@ def test_all_fds_closed_under_it(run: Run) -> None:
         "print(context.getevents()[0].res, context.close())\n"
     )
     assert (ended.stdout, ended.stderr, ended.returncode) == ("0 []\n", "", 0)
-
-
-AT_EXIT = """
-import mmap, threading
-context = Context()
-r, w, other = *os.pipe(), os.pipe()
-iocbs = [Iocb.poll(r) for _ in range(10)] + [Iocb.pwrite(other[1], bytearray(10))]
-context.submit(iocbs)
-"""
-
-
-def test_the_interpreter_ends_with_requests_in_flight(run: Run) -> None:
-    ended = run(AT_EXIT, "-X", "dev")
-    assert ended.returncode == 0, ended.stderr
-    assert "ResourceWarning: unclosed <iocancel.libaio.Context open in_flight=11>" in ended.stderr
-    assert "Exception" not in ended.stderr
-
-
-def test_the_interpreter_ends_with_warnings_as_errors(run: Run) -> None:
-    ended = run(AT_EXIT, "-W", "error")
-    assert (ended.returncode, ended.stdout) == (0, "")
-
-
-def test_the_interpreter_ends_with_what_does_not_end(run: Run) -> None:
-    """It is kept, and what the kernel has is not freed."""
-    for again in ("", "context.close(0.01)\n", "del context, iocbs\n"):
-        ended = run(
-            "from iocancel import _lifetime\n"
-            "from iocancel.libaio import kernel, context as context_module\n"
-            "real = kernel.lib\n"
-            "class Fake:\n"
-            "    ioc_laio_cancel_many = staticmethod(lambda *a: 0)\n"
-            "    def __getattr__(self, name): return getattr(real, name)\n"
-            "kernel.lib = Fake(); kernel.AT_EXIT = context_module._COLLECTED = 0.01\n"
-            + AT_EXIT
-            + again
-            + "import sys\n"
-            "sys.modules['keep'] = type('K', (), {'__del__': lambda self, n=_lifetime: print(n.kept())})()\n",
-            "-W",
-            "ignore",
-        )
-        assert (ended.stdout, ended.stderr, ended.returncode) == ("1\n", "", 0)
-
-
-def test_the_interpreter_ends_while_a_thread_waits(run: Run) -> None:
-    ended = run(
-        AT_EXIT + "def wait():\n"
-        "    try: context.getevents(100)\n"
-        "    except ValueError: pass\n"
-        "t = threading.Thread(target=wait, daemon=True); t.start()\n"
-        "while not context._kernel.users: os.sched_yield()\n",
-        "-W",
-        "ignore",
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")
-
-
-FORKED = """
-import gc, warnings
-def tried(call, *arguments):
-    try: return call(*arguments)
-    except Exception as error: return f"{type(error).__name__}: {error}"
-context = Context()
-r, w = os.pipe()
-buffer = bytearray(1)
-polls = [Iocb.poll(r) for _ in range(3)]
-iocbs = [*polls, Iocb.pwrite(w, buffer)]
-os.set_blocking(r, False)
-free = Iocb.poll(w, PollEvents.OUT)
-context.submit(polls)
-def child():
-    for call in (context.submit, [free]), (context.cancel, polls[0]), (context.getevents,):
-        said = tried(*((call[0], [free]) if call[0] == context.submit else call))
-        assert said.startswith("RuntimeError: io_") and "fork" in said, said
-    assert tried(context.submit, []).startswith("RuntimeError")
-    if CLOSES:
-        assert context.close() == [] == context.close()
-    with Context() as other:  # the child's own work is not touched
-        assert other.submit([free]) == 1 and other.getevents()[0].res > 0
-def parent(pid):
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert context.in_flight == 3 and tried(context.cancel, polls[0]) is None
-    assert context.getevents()[0].res == 0
-    assert len(context.close()) == 2
-    print("good")
-"""
-
-
-@pytest.mark.parametrize("closes", [True, False])
-def test_fork(run: Run, closes: bool) -> None:
-    ended = run(
-        FORKED.replace("CLOSES", str(closes)) + "before = os.listdir('/proc/self/fd')\n"
-        "pid = os.fork()\n"
-        "if pid: parent(pid)\n"
-        "else:\n"
-        "    assert len(os.listdir('/proc/self/fd')) == len(before) - 1  # the wake-up's\n"
-        "    child(); assert not any(poll.in_flight for poll in polls)\n",
-        "-X",
-        "dev",
-    )
-    assert (ended.stdout, ended.stderr, ended.returncode) == ("good\n", "", 0)
-
-
-@pytest.mark.parametrize("closes", [True, False])
-def test_fork_that_python_does_not_see(run: Run, closes: bool) -> None:
-    ended = run(
-        FORKED.replace("CLOSES", str(closes))
-        + "import ctypes\n"
-        "pid = ctypes.PyDLL(None).fork()\n"
-        "if pid: parent(pid)\n"
-        "else:\n"
-        "    child()\n"
-        "    if not CLOSES: del context; gc.collect()\n".replace("CLOSES", str(closes)),
-        "-X",
-        "dev",
-    )
-    assert (ended.stdout, ended.stderr, ended.returncode) == ("good\n", "", 0)
-
-
-def test_fork_that_python_does_not_see_and_nobody_closes(run: Run) -> None:
-    ended = run(
-        FORKED.replace("CLOSES", "False")
-        + "import ctypes\npid = ctypes.PyDLL(None).fork()\nif pid: parent(pid)\n"
-    )
-    assert (ended.stdout, ended.stderr, ended.returncode) == ("good\n", "", 0)
-
-
-def test_fork_with_one_that_was_kept(run: Run) -> None:
-    ended = run(
-        "from iocancel.libaio import kernel\n"
-        "real = kernel.lib\n"
-        "class Fake:\n"
-        "    ioc_laio_cancel_many = staticmethod(lambda *a: 0)\n"
-        "    def __getattr__(self, name): return getattr(real, name)\n"
-        "kernel.lib = Fake()\n"
-        "r, w = os.pipe(); context = Context()\n"
-        "iocb = Iocb.poll(r); context.submit([iocb]); context.close(0)\n"
-        "assert len(kernel._abandoned) == 1\n"
-        "pid = os.fork()\n"
-        "if pid == 0:\n"
-        "    assert not kernel._abandoned and not iocb.in_flight and context.close() == []\n"
-        "else:\n"
-        "    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0\n"
-        "    kernel.lib = real\n"
-        "    while kernel._abandoned: Context().close()\n"  # its event may come later
-        "    print('good')\n",
-    )
-    assert (ended.stdout, ended.stderr, ended.returncode) == ("good\n", "", 0)

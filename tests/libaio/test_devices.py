@@ -22,10 +22,10 @@ from iocancel import CancelNotFound
 from iocancel.libaio import Context, Iocb
 from iocancel.libaio import kernel as kernel_module
 
+from ..support import GUEST
+
 CONFIG = Path("/sys/kernel/config")
-pytestmark = pytest.mark.skipif(
-    os.environ.get("IOCANCEL_GUEST") != "1", reason="needs a guest kernel (IOCANCEL_GUEST=1, ./dev kernels)"
-)
+pytestmark = pytest.mark.skipif(not GUEST, reason="needs a guest kernel (IOCANCEL_GUEST=1, ./dev kernels)")
 
 
 @pytest.fixture

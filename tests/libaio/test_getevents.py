@@ -18,6 +18,8 @@ import pytest
 
 from iocancel.libaio import Context, Event, Iocb, PollEvents
 
+from ..support import few
+
 
 @pytest.fixture
 def ready(pipe: tuple[int, int]) -> Callable[[int], list[Iocb]]:
@@ -73,9 +75,9 @@ def test_wrong_numbers(context: Context) -> None:
     assert not context.closed
 
 
-def test_many(ready: Callable[[int], list[Iocb]], rounds: Callable[[int], int]) -> None:
+def test_many(ready: Callable[[int], list[Iocb]]) -> None:
     """More than one call of the kernel's brings at once."""
-    many = rounds(5000)
+    many = few(5000)
     with Context(many) as context:
         iocbs = ready(many)
         assert context.submit(iocbs) == many
@@ -257,9 +259,9 @@ def close(context: Context, iocbs: list[Iocb], got: list[Event]) -> None:
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="it knows where CPython looks for signals")
 @pytest.mark.parametrize("work", [use, close])
-def test_a_keyboard_interrupt_anywhere_loses_nothing(work: Any, rounds: Callable[[int], int]) -> None:
+def test_a_keyboard_interrupt_anywhere_loses_nothing(work: Any) -> None:
     """At each point, in turn: no byte, no event, no memory, no request."""
-    before, number, step, reached = sys.gettrace(), 0, 1 if rounds(100) == 100 else 23, True
+    before, number, step, reached = sys.gettrace(), 0, 1 if few(100) == 100 else 23, True
     with Context() as other:
         while reached:
             number += step

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import gc
-import os
-import threading
 from collections.abc import Iterator
 
 import pytest
 
-from iocancel import _lifetime
 from iocancel.testing import ScriptedEngine
 
-
-def open_fds() -> dict[str, str]:
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:  # the listing's own
-            continue
-    return found
+from ..support import leaving_nothing
 
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    fds, threads, kept = open_fds(), set(threading.enumerate()), _lifetime.kept()
-    yield
-    gc.collect()
-    assert _lifetime.kept() == kept, "something was kept for ever"
-    assert not set(threading.enumerate()) - threads, "a thread was left running"
-    left = {number: to for number, to in open_fds().items() if fds.get(number) != to}
-    assert not left, f"fds left open: {left}"
+    with leaving_nothing():
+        yield
 
 
 @pytest.fixture

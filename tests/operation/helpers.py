@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import errno
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
-
 from iocancel import EngineUnavailable, open_engine
 
-GUEST = os.environ.get("IOCANCEL_GUEST") == "1"
-BOUND = 60.0 if GUEST else 20.0
-"""How many seconds anything may take that has to happen."""
+from ..support import BOUND, skip
+
 ECANCELED, EINTR, EIO, RESTART = -errno.ECANCELED, -errno.EINTR, -errno.EIO, -512
-
-
-def resizable(buffer: bytearray) -> bool:
-    """Whether nobody has a live export of it."""
-    try:
-        buffer.append(0)
-    except BufferError:
-        return False
-    buffer.pop()
-    return True
 
 
 def real(name: str) -> Any:
@@ -39,13 +25,6 @@ def real(name: str) -> Any:
         return skip(f"this build has no {name} engine")
     except EngineUnavailable as error:
         return skip(f"{name}: {error.reason or error}")
-
-
-def skip(reason: str) -> Any:
-    """Skip; with IOCANCEL_NO_SKIPS=1 that is a failure."""
-    if os.environ.get("IOCANCEL_NO_SKIPS") == "1":
-        pytest.fail(f"lacking, and IOCANCEL_NO_SKIPS is set: {reason}")
-    return pytest.skip(reason)
 
 
 class Thread:

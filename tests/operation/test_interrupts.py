@@ -12,7 +12,8 @@ import pytest
 from iocancel import Outcome
 from iocancel.testing import BlockedPipe, ScriptedEngine, interrupt_everywhere
 
-from .helpers import BOUND, GUEST, Thread, real, resizable
+from ..support import BOUND, GUEST, resizable
+from .helpers import Thread, real
 
 STEP = 23 if GUEST else 1
 

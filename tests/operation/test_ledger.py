@@ -12,7 +12,8 @@ from iocancel.operation import Ledger
 from iocancel.operation import ledger as module
 from iocancel.operation.ledger import GENERATIONS, SLOT_BITS, SLOTS, by_age
 
-from .helpers import GUEST, running
+from ..support import GUEST
+from .helpers import running
 
 MANY = 2_000 if GUEST else 20_000
 
@@ -111,7 +112,7 @@ def test_files_find_theirs_the_newest_first() -> None:
     ops = [op(fd) for fd in (3, 4, 3, -1, 3)]
     for each in ops:
         ledger.enter(each)
-    ledger.also_on(4, ops[2])  # a splice is on two
+    ledger.note(4, ops[2]._token)  # a splice is on two
     assert ledger.on_file(3) == [ops[4], ops[2], ops[0]]
     assert ledger.on_file(3) == [ops[4], ops[2], ops[0]], "asking takes nothing out"
     assert ledger.on_file(4) == [ops[2], ops[1]]

@@ -18,7 +18,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, multi
 from iocancel import Outcome, Verdict
 from iocancel.testing import BlockedPipe, Canary
 
-from .helpers import BOUND, GUEST, real
+from ..support import BOUND, GUEST
+from .helpers import real
 
 PIPES = 3
 numbers = st.integers(0, PIPES - 1)

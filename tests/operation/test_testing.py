@@ -13,7 +13,8 @@ import pytest
 
 import iocancel
 from iocancel import FeatureUnavailable, Outcome, Reach, Verdict
-from iocancel.operation import VERBS, Carrier, Engine
+from iocancel.operation import VERBS, Engine
+from iocancel.operation.carrier import Repeating
 from iocancel.testing import (
     Answer,
     BlockedPipe,
@@ -29,14 +30,15 @@ from iocancel.testing import (
     stopped_clock,
 )
 
-from .helpers import BOUND, EIO, Thread, real
+from ..support import BOUND
+from .helpers import EIO, Thread, real
 
 # The scripted engine
 
 
 def test_it_is_an_engine_with_a_carrier(engine: ScriptedEngine) -> None:
     assert isinstance(engine, Engine)
-    carrier: Carrier = engine._carrier  # mypy compares them
+    carrier: Repeating = engine._carrier  # mypy compares them
     assert engine.name == carrier.name == "scripted"
     assert all(engine.supports(verb) for verb in VERBS)
     assert engine.reach("read") is Reach.TOTAL

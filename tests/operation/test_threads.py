@@ -13,7 +13,8 @@ import pytest
 from iocancel import Outcome, Verdict
 from iocancel.testing import Answer, ScriptedEngine, ScriptError
 
-from .helpers import BOUND, Thread, running
+from ..support import BOUND
+from .helpers import Thread, running
 
 
 @contextmanager

@@ -3,39 +3,18 @@
 import contextlib
 import gc
 import os
-import subprocess
-import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-import iocancel
 from iocancel import _lifetime
 from iocancel import posix_aio as aio
 from iocancel.posix_aio import notify
 
-GUEST = os.environ.get("IOCANCEL_GUEST") == "1"  # a slow, emulated machine
+from ..support import GUEST, calls_on, open_fds, python, until
+
 PATIENCE = 300.0 if GUEST else 30.0
-
-
-def descriptors() -> set[str]:
-    """The numbers of the descriptors that are open, with what they are."""
-    found = set()
-    for path in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the listing's own
-            found.add(f"{path.name} {path.readlink()}")
-    return found
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Give the C library's threads the processor until `condition` holds: for what tells nobody."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"never came: {what}"
-        os.sched_yield()
 
 
 def all_told() -> bool:
@@ -46,13 +25,13 @@ def all_told() -> bool:
 @pytest.fixture(autouse=True)
 def leaves_nothing() -> Iterator[None]:
     gc.collect()
-    before = descriptors()
+    before = open_fds()
     yield
     gc.collect()
-    until(lambda: aio.in_progress() == 0, "the end of all operations")
-    until(all_told, "the last notification")
+    until(lambda: aio.in_progress() == 0, "the end of all operations", PATIENCE)
+    until(all_told, "the last notification", PATIENCE)
     assert _lifetime.kept() == 0
-    assert descriptors() == before
+    assert open_fds() == before
 
 
 @pytest.fixture
@@ -71,7 +50,7 @@ def pipe(leaves_nothing: None) -> Iterator[Callable[[], tuple[int, int]]]:
                 aio.aio_cancel(fd)
         with contextlib.suppress(OSError):
             os.close(write)
-    until(lambda: aio.in_progress() == 0, "the end of what was blocked on a pipe")
+    until(lambda: aio.in_progress() == 0, "the end of what was blocked on a pipe", PATIENCE)
     for read, _ in ends:
         with contextlib.suppress(OSError):
             os.close(read)
@@ -85,16 +64,9 @@ def blocked_on() -> Callable[[int], None]:
     hold its file. Nothing tells when it has, but the kernel's list of what each thread is doing.
     """
 
-    def is_blocked(fd: int) -> bool:
-        for task in Path("/proc/self/task").iterdir():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                if (task / "syscall").read_text().split()[1:2] == [hex(fd)]:
-                    return True
-        return False
-
     def wait(fd: int) -> None:
         try:
-            until(lambda: is_blocked(fd), f"a thread blocked on {fd}")
+            until(lambda: calls_on(fd), f"a thread blocked on {fd}", PATIENCE)
         except PermissionError:
             pytest.skip("what the threads are doing can't be seen here (/proc/self/task/*/syscall)")
 
@@ -134,16 +106,7 @@ def fresh() -> Callable[..., str]:
 
     def run(script: str, *options: str, late: str = "", code: int = 0, stderr: str = "") -> str:
         source = HEAD.replace("LATE", textwrap.dedent(late)) + textwrap.dedent(script)
-        root = str(Path(next(iter(iocancel.__path__))).parent)
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        done = subprocess.run(
-            [sys.executable, *options, "-c", source],
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            stdin=subprocess.DEVNULL,
-        )
+        done = python(source, *options, timeout=PATIENCE)
         assert done.returncode == code, done.stderr
         assert stderr in done.stderr
         assert "Traceback" not in done.stderr, done.stderr

@@ -191,7 +191,8 @@ def test_a_file_object_is_kept_open(tmp_path: Path, eventfd: int) -> None:
         aio.aio_read(block)
 
 
-def test_collected_while_in_progress(pipe: Pipe, eventfd: int) -> None:
+def collected(pipe: Pipe, eventfd: int) -> tuple[weakref.ref[Bytes], int]:
+    """A read that is in progress, and that nobody has any more: its buffer, and its pipe's write end."""
     read, write = pipe()
     buf = Bytes(4)
     alive = weakref.ref(buf)
@@ -200,6 +201,11 @@ def test_collected_while_in_progress(pipe: Pipe, eventfd: int) -> None:
     del buf
     with pytest.warns(ResourceWarning, match="in progress"):
         del block
+    return alive, write
+
+
+def test_collected_while_in_progress(pipe: Pipe, eventfd: int) -> None:
+    alive, write = collected(pipe, eventfd)
     assert aio.in_progress() == 1
     assert alive() is not None
     os.write(write, b"abcd")
@@ -209,14 +215,7 @@ def test_collected_while_in_progress(pipe: Pipe, eventfd: int) -> None:
 
 
 def test_starting_others_lets_go_of_what_was_collected(pipe: Pipe, eventfd: int) -> None:
-    read, write = pipe()
-    buf = Bytes(4)
-    alive = weakref.ref(buf)
-    block = Aiocb(read, buf, sigevent=aio.SigEvent.thread(eventfd))
-    aio.aio_read(block)
-    del buf
-    with pytest.warns(ResourceWarning, match="in progress"):
-        del block
+    alive, write = collected(pipe, eventfd)
     other, feed = pipe()
     os.write(feed, b"xx")
     second = Aiocb(other, bytearray(1))

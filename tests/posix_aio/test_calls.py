@@ -15,8 +15,9 @@ import pytest
 from iocancel import posix_aio as aio
 from iocancel.posix_aio import Aiocb
 
+from ..support import GUEST
+
 Pipe = Callable[[], tuple[int, int]]
-GUEST = os.environ.get("IOCANCEL_GUEST") == "1"
 
 
 def ended(block: Aiocb) -> int:

@@ -13,8 +13,9 @@ from iocancel import errors
 from iocancel import posix_aio as aio
 from iocancel.posix_aio import Aiocb, CancelStatus
 
+from ..support import GUEST
+
 Pipe = Callable[[], tuple[int, int]]
-GUEST = os.environ.get("IOCANCEL_GUEST") == "1"
 
 
 def readers(read: int, count: int) -> list[Aiocb]:

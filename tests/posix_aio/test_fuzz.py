@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from iocancel import posix_aio as aio
 
-GUEST = os.environ.get("IOCANCEL_GUEST") == "1"
+from ..support import GUEST
+
 DOCUMENTED = (TypeError, ValueError, OSError, RuntimeError)
 
 closed = st.sampled_from([-2, -1, 10**6, 2**31 - 1, 2**31, 2**63, 2**64, -(2**63), 2**200])

@@ -12,8 +12,9 @@ import pytest
 from iocancel import posix_aio as aio
 from iocancel.posix_aio import Aiocb
 
+from ..support import GUEST, cut_short
+
 Pipe = Callable[[], tuple[int, int]]
-GUEST = os.environ.get("IOCANCEL_GUEST") == "1"
 
 
 def interrupted(call: Callable[[], object], at: int) -> bool:
@@ -32,15 +33,7 @@ def interrupted(call: Callable[[], object], at: int) -> bool:
                 raise KeyboardInterrupt
         return trace
 
-    before = sys.gettrace()
-    try:
-        sys.settrace(trace)
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
+    return cut_short(trace, call)
 
 
 def starts(block: Aiocb) -> dict[str, Callable[[], object]]:

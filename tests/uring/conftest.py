@@ -5,46 +5,32 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import socket
 import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
 import pytest
 
-import iocancel
-from iocancel import FeatureUnavailable, _lifetime
+from iocancel import FeatureUnavailable
 from iocancel.uring import Ring, cancel_flags, limbo
 
-from .helpers import BOUND, GUEST, Asked, need, until
+from ..support import BOUND, leaving_nothing, need, not_measured, python, until
+from .helpers import Asked
+from .stage import Wrapped
 
-DELAY = 1.5  # seconds that a request to the slow disk takes
 
-
-def open_fds() -> dict[str, str]:
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:  # the listing's own
-            continue
-    return found
+def settle() -> None:
+    gc.collect()
+    # The kernel lets go of a closed ring's files a little later, hence the wait (facts 5.5: 25 to 57 ms).
+    until(lambda: limbo.sweep() == 0, "what the kernel may write to is all free")
 
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    fds, threads, kept = open_fds(), set(threading.enumerate()), _lifetime.kept()
-    yield
-    gc.collect()
-    # The kernel lets go of a closed ring's files a little later, hence the wait (facts 5.5: 25 to 57 ms).
-    until(lambda: limbo.sweep() == 0, "what the kernel may write to is all free")
-    assert _lifetime.kept() == kept, "something was kept for ever"
-    assert not set(threading.enumerate()) - threads, "a thread was left running"
-    left = {number: to for number, to in open_fds().items() if fds.get(number) != to}
-    assert not left, f"fds left open: {left}"
+    with leaving_nothing(settle):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,6 +46,13 @@ def make_ring(entries: int, flags: int, cq_entries: int | None) -> Ring:
     except FeatureUnavailable as error:
         need(False, str(error))
         raise
+
+
+@pytest.fixture
+def ring() -> Iterator[Ring]:
+    """A plain ring."""
+    with Ring(64) as ring:
+        yield ring
 
 
 @pytest.fixture
@@ -80,57 +73,6 @@ def open_ring() -> Iterator[Callable[..., Asked]]:
 def asked(open_ring: Callable[..., Asked]) -> Asked:
     """A plain ring."""
     return open_ring()
-
-
-@pytest.fixture
-def pipes() -> Iterator[Callable[[], tuple[int, int]]]:
-    """Makes pipes; their ends may be closed by the test, with `os.close`, before its end."""
-    made: list[tuple[int, os.stat_result]] = []
-
-    def make() -> tuple[int, int]:
-        ends = os.pipe()
-        made.extend((end, os.fstat(end)) for end in ends)
-        return ends
-
-    yield make
-    for end, was in made:
-        try:
-            now = os.fstat(end)
-        except OSError:
-            continue
-        if (now.st_dev, now.st_ino) == (was.st_dev, was.st_ino):
-            os.close(end)
-
-
-@pytest.fixture
-def pipe(pipes: Callable[[], tuple[int, int]]) -> tuple[int, int]:
-    """An empty pipe: its read end and its write end."""
-    return pipes()
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two connected stream sockets of the Unix domain."""
-    a, b = socket.socketpair()
-    with a, b:
-        yield a, b
-
-
-@pytest.fixture
-def tcp() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two connected TCP sockets."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        a = socket.create_connection(server.getsockname())
-        b, _ = server.accept()
-    with a, b:
-        yield a, b
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    """A TCP socket that listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server
 
 
 @pytest.fixture
@@ -157,49 +99,21 @@ def alarm() -> Iterator[Callable[[Callable[[], None]], None]]:
 
 
 @pytest.fixture
+def in_a_thread() -> Iterator[Wrapped]:
+    """Has something done by another thread, which stays: its requests would end with it."""
+    with ThreadPoolExecutor(1) as other:
+        yield lambda act: lambda: other.submit(act).result(BOUND)
+
+
+@pytest.fixture
 def run() -> Callable[[str], subprocess.CompletedProcess[str]]:
     """Runs a program in a Python of its own; it must succeed and say nothing on stderr."""
 
     def start(program: str) -> subprocess.CompletedProcess[str]:
-        folders = [
-            str(Path(iocancel.__file__).parents[1]),
-            *filter(None, [os.environ.get("PYTHONPATH")]),
-        ]
+        head = "import os, sys\nfrom iocancel.uring import *\n"
         # Not measured: some of these programs give up their rights, and could not write what was measured.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", "import os, sys\nfrom iocancel.uring import *\n" + program],
-            env={**environment, "PYTHONPATH": os.pathsep.join(folders)},
-            capture_output=True,
-            text=True,
-            timeout=5 * BOUND,
-        )
+        done = python(head + program, "-W", "error", environment=not_measured())
         assert (done.returncode, done.stderr) == (0, "")
         return done
 
     return start
-
-
-@pytest.fixture
-def slow_disk() -> Iterator[Path]:
-    """A disk whose requests take DELAY seconds: null_blk, in guests only (the module is machine-wide)."""
-    if not GUEST:
-        pytest.skip("a disk with a delay is made only in a guest (IOCANCEL_GUEST=1)")
-    config = Path("/sys/kernel/config")
-    if not any(config.iterdir()):
-        subprocess.run(["mount", "-t", "configfs", "none", config], check=False, capture_output=True)
-    folder = config / "nullb" / "iocancel"
-    need(folder.parent.is_dir(), "no null_blk in this kernel (or not loaded)")
-    folder.mkdir()
-    try:
-        settings = {"irqmode": 2, "completion_nsec": int(DELAY * 1e9), "size": 64, "power": 1}
-        for name, value in settings.items():
-            (folder / name).write_text(f"{value}\n")
-        device = Path(f"/dev/nullb{(folder / 'index').read_text().strip()}")
-        if not device.exists():
-            device = Path("/dev/iocancel")  # the name of those that configfs makes, from Linux 6.10 on
-        until(device.exists, f"{device} is there")
-        yield device
-        (folder / "power").write_text("0\n")
-    finally:
-        folder.rmdir()

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from iocancel.uring import CancelFlags, Cqe, Opcode, Ring, SetupFlags, Sqe, cancel_flags
 
-GUEST = os.environ.get("IOCANCEL_GUEST") == "1"
-"""In a guest under software emulation, which is many times slower."""
-BOUND = 60.0 if GUEST else 20.0
-"""How many seconds anything may take that has to happen."""
+from ..support import BOUND, need
+
 DEFER = SetupFlags.SINGLE_ISSUER | SetupFlags.DEFER_TASKRUN
 RUNS = (-114, -2)
 """The answer to the cancel of what runs in a worker, which it interrupts: -EALREADY. On 7.2, one processor,
@@ -30,14 +23,6 @@ RING_KINDS = {
 }
 
 
-def need(condition: object, reason: str) -> None:
-    """Skip the test where the running kernel lacks something; with IOCANCEL_NO_SKIPS=1 that is a failure."""
-    if not condition:
-        if os.environ.get("IOCANCEL_NO_SKIPS") == "1":
-            pytest.fail(f"lacking, and IOCANCEL_NO_SKIPS is set: {reason}")
-        pytest.skip(reason)
-
-
 def need_flags(flags: CancelFlags) -> None:
     """Skip where cancel flags don't work: before 5.19, some of them before 6.0 and 6.6 (facts 2.6, 9.3)."""
     lacking = flags & ~cancel_flags()
@@ -50,42 +35,17 @@ def need_op(ring: Ring, *opcodes: int) -> None:
     need(not lacking, f"this kernel has no {' '.join(lacking)}")
 
 
-def rounds(many: int) -> int:
-    """How often to repeat: much less in an emulated guest."""
-    return max(many // 20, 5) if GUEST else many
+class FakeRing:
+    """As much of a ring as preparing takes."""
 
+    def _provide(self, pin: Any) -> None:
+        pass
 
-def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for what nothing announces, as the state of another thread."""
-    deadline = time.monotonic() + BOUND
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not happen: {what}"
-        os.sched_yield()
+    def _unique(self) -> int:
+        return 1
 
-
-def blocked_workers(where: str) -> int:
-    """How many threads of this process sleep in a kernel function whose name has this in it."""
-    found = 0
-    for task in Path("/proc/self/task").iterdir():
-        try:
-            state = (task / "stat").read_text().rsplit(")", 1)[1].split()[0]
-            found += state == "S" and where in _sleeps_in(task)
-        except OSError:  # it has ended
-            continue
-    return found
-
-
-def _sleeps_in(task: Path) -> str:
-    name = (task / "wchan").read_text()
-    if name == "0" and os.getuid() == 0:  # Debian's 5.10 has no names there
-        return (task / "stack").read_text()
-    return name
-
-
-def until_blocked(where: str, many: int = 1) -> None:
-    """Wait until as many io-wq workers are blocked in this kernel function."""
-    need(Path("/proc/self/wchan").exists(), "no /proc/self/wchan: nobody sees what a worker is doing")
-    until(lambda: blocked_workers(where) >= many, f"{many} blocked in {where}")
+    def _user_data_of(self, data: object) -> int:
+        return 4711
 
 
 class Asked:
@@ -156,3 +116,13 @@ class Asked:
         self.ask("nop")
         self.told += self.ring.peek()
         return not {cqe.user_data for cqe in self.told} & set(user_data)
+
+
+def pending_read(ring: Ring, fd: int, flags: int = 0) -> bytearray:
+    """Submits a read; its buffer."""
+    buffer = bytearray(8)
+    sqe = ring.get_sqe()
+    sqe.prep_read(fd, buffer)
+    sqe.flags = flags
+    ring.submit()
+    return buffer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import os
 import sys
@@ -15,10 +16,12 @@ from typing import Any
 import iocancel
 from iocancel.uring import Ring
 
-from .helpers import BOUND, GUEST
+from ..support import BOUND, GUEST, resizable
 
 PATIENCE = BOUND / 4
 """How long a close may wait for what never comes; it is quick when it takes less than half of that."""
+Wrapped = Callable[[Callable[[], object]], Callable[[], object]]
+"""Has something done elsewhere."""
 _OURS = str(Path(iocancel.__file__).parent) + os.sep
 _CALLS = ("CALL", "CALL_FUNCTION_EX", "CALL_KW")
 _GENERATOR = 0x20
@@ -102,15 +105,6 @@ def swept(nth: int) -> None:
     assert nth > 0, "no place was found where an interrupt may come"
 
 
-def resizable(buffer: bytearray) -> bool:
-    try:
-        buffer.append(0)
-    except BufferError:
-        return False
-    buffer.pop()
-    return True
-
-
 class Stage:
     """A ring, two reads of pipes, and all the completions that were handed out."""
 
@@ -159,6 +153,18 @@ class Stage:
         for ends in self.pipes:
             for end in ends:
                 os.close(end)
+
+
+@contextlib.contextmanager
+def played(stage: Any, bomb: Bomb) -> Iterator[None]:
+    """Closes the stage at the end; what fails on it says where the bomb went off."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"at {bomb.place}")
+        raise
+    finally:
+        stage.close()
 
 
 def all_free(stage: Stage) -> None:

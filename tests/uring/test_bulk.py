@@ -8,7 +8,6 @@ import select
 import signal
 import threading
 from array import array
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,21 +15,7 @@ import pytest
 from iocancel import errors
 from iocancel.uring import CancelFlags, Features, Ring, SetupFlags, SqeFlags
 
-BOUND = 60.0
-
-
-@pytest.fixture
-def ring() -> Iterator[Ring]:
-    with Ring(64) as ring:
-        yield ring
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    read_end, write_end = os.pipe()
-    yield read_end, write_end
-    os.close(read_end)
-    os.close(write_end)
+from ..support import BOUND
 
 
 @pytest.mark.parametrize("numbers", [range(10), [3, 3, 3], array("Q", [1, 2]), iter([5])])

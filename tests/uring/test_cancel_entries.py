@@ -13,21 +13,13 @@ import pytest
 from iocancel import errors, uring
 from iocancel.uring import CancelFlags, Cqe, Opcode, Ring, SqeFlags
 
-BOUND = 60.0
+from ..support import BOUND
 
 
 @pytest.fixture
 def ring() -> Iterator[Ring]:
     with Ring(32) as ring:
         yield ring
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    read_end, write_end = os.pipe()
-    yield read_end, write_end
-    os.close(read_end)
-    os.close(write_end)
 
 
 def poll(ring: Ring, fd: int, *, user_data: int | None = None, data: Any = None) -> None:

@@ -14,7 +14,8 @@ from iocancel import CancelNotFound, CancelTooLate
 from iocancel.uring import CancelFlags, Opcode, PollFlags, SqeFlags, TimeoutFlags
 from iocancel.uring.prep_wait import EPOLL_EVENT_SIZE, epoll_events
 
-from .helpers import INTERRUPTED, RING_KINDS, RUNS, Asked, need_flags, need_op, until_blocked
+from ..support import until_blocked
+from .helpers import INTERRUPTED, RING_KINDS, RUNS, Asked, need_flags, need_op
 
 CANCELED, NOENT, ALREADY, TIME, INVAL, NXIO = -125, -2, -114, -62, -22, -6
 

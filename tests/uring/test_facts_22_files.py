@@ -10,7 +10,8 @@ import pytest
 
 from iocancel.uring import CancelFlags, Opcode, SqeFlags, TimeoutFlags
 
-from .helpers import INTERRUPTED, RUNS, Asked, need_flags, until_blocked
+from ..support import until_blocked
+from .helpers import INTERRUPTED, RUNS, Asked, need_flags
 
 CANCELED, NOENT, BADF = -125, -2, -9
 FD_FIXED = CancelFlags.FD_FIXED

@@ -12,7 +12,8 @@ import pytest
 from iocancel import CancelNotFound
 from iocancel.uring import CancelFlags, Features, Opcode, SetupFlags, SqeFlags
 
-from .helpers import Asked, need, need_flags
+from ..support import need
+from .helpers import Asked, need_flags
 
 CANCELED, NOENT, INVAL, OPNOTSUPP = -125, -2, -22, -95
 

@@ -16,7 +16,8 @@ from iocancel import OperationCancelled
 from iocancel.uring import CancelFlags, MsgHdr, Opcode, Ring, SqeFlags, TimeoutFlags, cancel_flags
 from iocancel.uring.prep_wait import EPOLL_EVENT_SIZE
 
-from .helpers import INTERRUPTED, Asked, need, need_flags, need_op, until
+from ..support import need, until
+from .helpers import INTERRUPTED, Asked, need_flags, need_op
 
 CANCELED, NOENT, ALREADY, TIME = -125, -2, -114, -62
 WAITALL = socket.MSG_WAITALL

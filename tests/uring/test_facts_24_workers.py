@@ -15,7 +15,8 @@ import pytest
 from iocancel import CancelNotFound, CancelTooLate
 from iocancel.uring import CancelFlags, Opcode, SqeFlags
 
-from .helpers import INTERRUPTED, RUNS, Asked, need_flags, need_op, until_blocked
+from ..support import until_blocked
+from .helpers import INTERRUPTED, RUNS, Asked, need_flags, need_op
 
 CANCELED, NOENT, ALREADY = -125, -2, -114
 ALL, ANY, FD = CancelFlags.ALL, CancelFlags.ANY, CancelFlags.FD

@@ -11,7 +11,8 @@ import pytest
 from iocancel import CancelNotFound
 from iocancel.uring import CancelFlags, Features, SqeFlags
 
-from .helpers import INTERRUPTED, RUNS, Asked, blocked_workers, need_flags, until
+from ..support import blocked_in, until
+from .helpers import INTERRUPTED, RUNS, Asked, need_flags
 
 CANCELED, NOENT, ALREADY, TIME = -125, -2, -114, -62
 LINK, HARDLINK, DRAIN = SqeFlags.IO_LINK, SqeFlags.IO_HARDLINK, SqeFlags.IO_DRAIN
@@ -94,7 +95,7 @@ def test_a_link_timeout_does_not_fire_while_its_head_runs_in_a_worker(asked: Ask
     asked.put(1, "openat", None, fifo, os.O_RDONLY, flags=LINK | SqeFlags.ASYNC)
     asked.put(2, "link_timeout", 0.001)
     asked.ring.submit()
-    until(lambda: blocked_workers("wait_for_partner") or not asked.pending(1, 2), "the open blocks")
+    until(lambda: blocked_in("wait_for_partner", "S") or not asked.pending(1, 2), "the open blocks")
     # Not a wait for time: a later timer's end says that an armed earlier one would have ended, too.
     asked.go(3, "timeout", 0.2)
     assert asked.end(3) == TIME

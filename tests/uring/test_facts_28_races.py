@@ -11,7 +11,8 @@ import pytest
 from iocancel import CancelNotFound
 from iocancel.uring import CancelFlags, SetupFlags
 
-from .helpers import RING_KINDS, Asked, need_flags, rounds
+from ..support import few
+from .helpers import RING_KINDS, Asked, need_flags
 
 CANCELED, NOENT = -125, -2
 MANY = 3000
@@ -54,7 +55,7 @@ def test_pipe_reads_against_a_writer(
     writer = Writer(pipe[1])
     seen = {0: 0, NOENT: 0}
     try:
-        for number in range(rounds(MANY)):
+        for number in range(few(MANY)):
             os.set_blocking(pipe[0], True)  # with O_NONBLOCK the ring's read would end at once
             buffer = bytearray(1)
             asked.go(1, "read", pipe[0], buffer)
@@ -81,7 +82,7 @@ def test_pipe_reads_against_a_writer(
             seen[verdict] += 1
     finally:
         writer.close()
-    assert sum(seen.values()) == rounds(MANY)
+    assert sum(seen.values()) == few(MANY)
     assert not asked.told
 
 
@@ -110,7 +111,7 @@ def test_synchronous_cancels_against_a_writer(
     asked = open_ring(8, RING_KINDS[kind])
     writer = Writer(pipe[1])
     try:
-        for _ in range(rounds(MANY // 3)):
+        for _ in range(few(MANY // 3)):
             buffer = bytearray(1)
             asked.go(1, "read", pipe[0], buffer)
             if kind == "sqpoll":
@@ -135,7 +136,7 @@ def test_the_target_is_there_when_the_cancel_is(
 ) -> None:
     """Default and COOP: once the submission returns, both completions are posted, in whatever order."""
     asked = open_ring(8, flags)
-    for _ in range(rounds(500)):
+    for _ in range(few(500)):
         asked.go(1, "read", pipe[0], bytearray(1))
         asked.go(2, "cancel64", 1)
         assert asked.ring.cq_ready == 2
@@ -147,7 +148,7 @@ def test_elsewhere_the_target_comes_by_a_wait(
     open_ring: Callable[..., Asked], pipe: tuple[int, int], kind: str
 ) -> None:
     asked = open_ring(8, RING_KINDS[kind])
-    for _ in range(rounds(500)):
+    for _ in range(few(500)):
         asked.go(1, "read", pipe[0], bytearray(1))
         asked.go(2, "cancel64", 1)
         assert asked.end(2) == 0

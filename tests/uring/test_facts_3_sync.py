@@ -13,7 +13,8 @@ import pytest
 from iocancel import CancelNotFound, CancelTimeout, FeatureUnavailable
 from iocancel.uring import CancelFlags, Opcode, SetupFlags, SqeFlags, cancel_flags
 
-from .helpers import INTERRUPTED, Asked, need, need_flags, need_op, until_blocked
+from ..support import need, until_blocked
+from .helpers import INTERRUPTED, Asked, need_flags, need_op
 
 CANCELED, NOENT, BADF = -125, -2, 9
 ALL, FD, ANY, FD_FIXED, USERDATA, OP = CancelFlags

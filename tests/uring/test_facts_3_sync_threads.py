@@ -13,18 +13,8 @@ import pytest
 from iocancel import CancelNotFound, CancelTimeout, WrongThread
 from iocancel.uring import CancelFlags, SetupFlags, SqeFlags
 
-from .helpers import (
-    BOUND,
-    DEFER,
-    INTERRUPTED,
-    RING_KINDS,
-    RUNS,
-    Asked,
-    blocked_workers,
-    need_flags,
-    until,
-    until_blocked,
-)
+from ..support import BOUND, blocked_in, until, until_blocked
+from .helpers import DEFER, INTERRUPTED, RING_KINDS, RUNS, Asked, need_flags
 
 CANCELED, NOENT, ALREADY = -125, -2, -114
 ALL, ANY = CancelFlags.ALL, CancelFlags.ANY
@@ -144,7 +134,7 @@ def test_sqpoll_cannot_reach_what_runs(running: Asked) -> None:
     assert running.ring.register_sync_cancel(1, flags=ALL) == 0
     assert running.ring.register_sync_cancel(flags=ANY) == 0
     assert running.pending(1)
-    assert blocked_workers("wait_for_partner") == 1
+    assert blocked_in("wait_for_partner", "S") == 1
     # An entry interrupts it, and says -ENOENT as well (3.7).
     assert running.cancel(1) in (NOENT, ALREADY)
     assert running.end(1) in INTERRUPTED

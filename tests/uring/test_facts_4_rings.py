@@ -12,7 +12,8 @@ import pytest
 from iocancel import QueueFull
 from iocancel.uring import CancelFlags, Features, SetupFlags, SqeFlags
 
-from .helpers import BOUND, DEFER, GUEST, RING_KINDS, Asked, need, need_flags, until
+from ..support import BOUND, GUEST, need, until
+from .helpers import DEFER, RING_KINDS, Asked, need_flags
 
 CANCELED, NOENT = -125, -2
 MANY = 1000

@@ -14,7 +14,8 @@ import pytest
 
 from iocancel.uring import Opcode, Ring, SqeFlags, limbo
 
-from .helpers import BOUND, INTERRUPTED, RING_KINDS, Asked, need, need_op, rounds, until, until_blocked
+from ..support import BOUND, few, need, until, until_blocked
+from .helpers import INTERRUPTED, RING_KINDS, Asked, need_op
 
 CANCELED, NOENT = -125, -2
 
@@ -45,7 +46,7 @@ def test_closing_a_ring_steals_no_data(
     open_ring: Callable[..., Asked], pipe: tuple[int, int], kind: str
 ) -> None:
     """5.4: a poll-armed read, close, and a write at once: the byte is there for whoever reads next."""
-    for number in range(rounds(30 if kind == "sqpoll" else 300)):  # a thread is made for each
+    for number in range(few(30 if kind == "sqpoll" else 300)):  # a thread is made for each
         asked = open_ring(4, RING_KINDS[kind])
         buffer = bytearray(8)
         asked.go(number, "read", pipe[0], buffer)

@@ -12,7 +12,7 @@ import pytest
 from iocancel import FeatureUnavailable
 from iocancel.uring import Ring, SetupFlags
 
-from .helpers import GUEST, need
+from ..support import GUEST, need
 
 Run = Callable[[str], subprocess.CompletedProcess[str]]
 

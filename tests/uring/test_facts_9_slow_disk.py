@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import mmap
-import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,33 +12,16 @@ import pytest
 from iocancel import CancelNotFound, CancelTimeout
 from iocancel.uring import CancelFlags, Ring, SqeFlags, cancel_flags, limbo
 
-from .helpers import BOUND, RING_KINDS, Asked, blocked_workers, need, need_flags, until
+from ..slow_disk import SIZE
+from ..slow_disk import buffered as buffered
+from ..slow_disk import direct as direct
+from ..slow_disk import page as page
+from ..slow_disk import slow_disk as slow_disk
+from ..support import BOUND, blocked_in, need, until
+from .helpers import RING_KINDS, Asked, need_flags
 
 NOENT, ALREADY = -2, -114
 ANY_ALL = CancelFlags.ANY | CancelFlags.ALL
-SIZE = 4096
-
-
-@pytest.fixture
-def direct(slow_disk: Path) -> Iterator[int]:
-    fd = os.open(slow_disk, os.O_RDWR | os.O_DIRECT)
-    yield fd
-    os.close(fd)
-
-
-@pytest.fixture
-def buffered(slow_disk: Path) -> Iterator[int]:
-    """Each read of it is of a page that is not cached: the disk is made anew for each test."""
-    fd = os.open(slow_disk, os.O_RDONLY)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # no reading ahead
-    yield fd
-    os.close(fd)
-
-
-@pytest.fixture
-def page() -> mmap.mmap:
-    """Not closed here: the ring may still hold it, and is closed later."""
-    return mmap.mmap(-1, SIZE)
 
 
 @pytest.fixture
@@ -72,7 +54,7 @@ def test_direct_io_in_flight_is_not_found(
 ) -> None:
     asked.go(1, call, direct, page, 0, flags=flags)
     if flags:  # the worker hands it to the disk, and is done with it
-        until(lambda: blocked_workers("io_wq"), "the worker is idle again")
+        until(lambda: blocked_in("io_wq", "S"), "the worker is idle again")
     assert asked.cancel(1) == NOENT
     if sync_cancels():
         with pytest.raises(CancelNotFound):

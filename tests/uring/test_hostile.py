@@ -28,8 +28,8 @@ from iocancel.uring import (
     ledger,
 )
 
-from .helpers import BOUND, Asked, need, need_op, until
-from .stage import resizable
+from ..support import BOUND, need, resizable, until
+from .helpers import Asked, need_op
 
 SILENT = SqeFlags.CQE_SKIP_SUCCESS
 

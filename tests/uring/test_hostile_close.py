@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import select
 import subprocess
-import sys
 import time
 from array import array
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-import iocancel
 from iocancel.uring import (
     Features,
     Opcode,
@@ -22,8 +18,9 @@ from iocancel.uring import (
     SqeFlags,
 )
 
-from .conftest import make_ring, open_fds
-from .helpers import BOUND, Asked, need, need_op
+from ..support import BOUND, need, open_fds, python
+from .conftest import make_ring
+from .helpers import Asked, need_op
 from .stage import PATIENCE
 
 SILENT = SqeFlags.CQE_SKIP_SUCCESS
@@ -161,13 +158,7 @@ threading.Thread(target=wait, daemon=True).start()
 while not rings or not rings[0]._reaper:
     pass
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        env={**os.environ, "PYTHONPATH": str(Path(iocancel.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=2 * BOUND,
-    )
+    done = python(program, "-W", "ignore")
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -15,8 +15,8 @@ import pytest
 from iocancel import _lifetime
 from iocancel.uring import Features, Ring, SqeFlags, limbo
 
-from .helpers import BOUND, need, until
-from .stage import PATIENCE, Bomb, Stage, all_free, places, resizable, swept
+from ..support import BOUND, need, resizable, until
+from .stage import PATIENCE, Bomb, Stage, all_free, places, played, swept
 
 _ECANCELED = -125
 
@@ -104,14 +104,9 @@ def _cancel(stage: Stage, bomb: Bomb) -> None:
 def test_an_interrupt_loses_and_repeats_nothing(operation: Callable[[Stage, Bomb], None]) -> None:
     for nth in places():
         stage, bomb = Stage(), Bomb(nth)
-        try:
+        with played(stage, bomb):
             operation(stage, bomb)
             all_free(stage)
-        except BaseException as error:
-            error.add_note(f"at {bomb.place}")
-            raise
-        finally:
-            stage.close()
         if not bomb.place:
             swept(nth)
             return

@@ -10,31 +10,17 @@ import os
 import select
 import socket
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from iocancel import uring
-from iocancel.uring import CancelFlags, MsgHdr, PollFlags, Ring, SockAddr, SqeFlags
+from iocancel.uring import CancelFlags, PollFlags, Ring, SqeFlags
 from iocancel.uring.ledger import _REMEMBERED
 
-BOUND = 60.0
+from ..support import BOUND, resizable
+
 pytestmark = pytest.mark.leak
-
-
-@pytest.fixture
-def ring() -> Iterator[Ring]:
-    with Ring(64) as ring:
-        yield ring
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    read_end, write_end = os.pipe()
-    yield read_end, write_end
-    os.close(read_end)
-    os.close(write_end)
 
 
 def read(ring: Ring, fd: int, buffer: Any, user_data: int, flags: int = 0) -> None:
@@ -50,15 +36,6 @@ def cancel(ring: Ring, user_data: int) -> None:
     sqe.prep_cancel64(user_data)
     sqe.user_data = 1 << 40
     ring.submit()
-
-
-def resizable(buffer: bytearray) -> bool:
-    try:
-        buffer.append(0)
-    except BufferError:
-        return False
-    buffer.pop()
-    return True
 
 
 def test_a_buffer_cannot_be_resized_until_the_completion_is_reaped(ring: Ring, pipe: tuple[int, int]) -> None:
@@ -391,67 +368,6 @@ def test_a_number_that_is_provided_again_replaces_nothing(ring: Ring, pipe: tupl
     ring.submit()
     assert ring.wait(1, BOUND)[0].check() == 1
     assert bytes(first[:1] + second[:1]) in (b"x\0", b"\0x")
-
-
-def test_messages_and_addresses(ring: Ring) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
-        receiver.bind(("127.0.0.1", 0))
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            sender.bind(("127.0.0.1", 0))
-            first, second, name = bytearray(2), bytearray(10), SockAddr()
-            message = MsgHdr([first, second], name=name, control=bytearray(64))
-            sqe = ring.get_sqe()
-            sqe.prep_recvmsg(receiver, message)
-            ring.submit()
-            assert not resizable(first)
-            out = MsgHdr([b"ab", b"cde"], name=SockAddr(socket.AF_INET, receiver.getsockname()))
-            sqe = ring.get_sqe()
-            sqe.prep_sendmsg(sender, out)
-            ring.submit()
-            assert sorted(cqe.check() for cqe in ring.wait(2, BOUND)) == [5, 5]
-            assert (bytes(first), bytes(second[:3])) == (b"ab", b"cde")
-            assert message.name == sender.getsockname()
-            assert message.flags == 0
-            assert message.controllen == 0
-            sqe = ring.get_sqe()
-            with pytest.raises(TypeError, match="writable"):
-                sqe.prep_recvmsg(receiver, MsgHdr([b"read-only"]))
-            ring.submit_and_reap(1, BOUND)
-
-
-@pytest.mark.parametrize(
-    ("family", "value"),
-    [
-        (socket.AF_INET, ("127.0.0.1", 80)),
-        (socket.AF_INET6, ("::1", 80, 1, 2)),
-        (socket.AF_UNIX, "/tmp/socket"),
-        (socket.AF_UNIX, b"\0abstract"),
-    ],
-)
-def test_addresses_go_there_and_back(family: int, value: Any) -> None:
-    address = SockAddr(family, value)
-    assert address.family == family
-    assert address.value == value
-    assert repr(value) in repr(address)
-
-
-def test_addresses_of_the_wrong_form() -> None:
-    odd: list[tuple[int, Any]] = [
-        (socket.AF_INET, ("localhost", 80)),
-        (socket.AF_INET, ("127.0.0.1", 1 << 16)),
-        (socket.AF_INET, 3),
-        (socket.AF_INET6, ("127.0.0.1", 1)),
-        (socket.AF_UNIX, "x" * 108),
-        (socket.AF_UNIX, 5),
-        (77, ("x", 1)),
-    ]
-    for family, value in odd:
-        with pytest.raises(ValueError):
-            SockAddr(family, value)
-    assert SockAddr().value is None
-    assert SockAddr(77, (77).to_bytes(2, "little") + b"raw").value[2:] == b"raw"
-    with pytest.raises(ValueError):
-        SockAddr(77, bytes(4096))
 
 
 def test_what_has_no_contiguous_or_no_writable_memory_is_refused(ring: Ring, pipe: tuple[int, int]) -> None:

@@ -25,21 +25,10 @@ from iocancel.uring import (
 from iocancel.uring.prep_recv import RecvmsgOut, control_messages
 from iocancel.uring.prep_wait import child_state, epoll_events
 
+from .helpers import FakeRing
+
 METHODS = sorted(name for name in dir(Sqe) if name.startswith("prep_"))
 FINE = (TypeError, ValueError, OverflowError)
-
-
-class FakeRing:
-    """As much of a ring as preparing takes."""
-
-    def _provide(self, pin: Any) -> None:
-        pass
-
-    def _unique(self) -> int:
-        return 1
-
-    def _user_data_of(self, data: object) -> int:
-        return 4711
 
 
 def fresh() -> Any:

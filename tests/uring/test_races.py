@@ -8,8 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,17 +16,8 @@ import pytest
 from iocancel import QueueFull
 from iocancel.uring import BufRing, Cqe, CqeFlags, Ring
 
-from .helpers import BOUND, rounds
-from .stage import Bomb, Stage, all_free, places, resizable, swept
-
-Wrapped = Callable[[Callable[[], object]], Callable[[], object]]
-
-
-@pytest.fixture
-def in_a_thread() -> Iterator[Wrapped]:
-    """Has something done by another thread, which stays: its requests would end with it."""
-    with ThreadPoolExecutor(1) as other:
-        yield lambda act: lambda: other.submit(act).result(BOUND)
+from ..support import BOUND, few, resizable
+from .stage import Bomb, Stage, Wrapped, all_free, places, played, swept
 
 
 @pytest.fixture
@@ -45,7 +35,7 @@ def test_what_is_submitted_in_the_midst_of_a_submit_goes_out_once(who: str, in_a
         stage.prepare()
         submit = stage.ring.submit
         bomb = Bomb(nth, submit if who == "a handler" else in_a_thread(submit))
-        try:
+        with played(stage, bomb):
             with bomb:
                 stage.ring.submit()
             assert not any(resizable(buffer) for buffer in stage.buffers), bomb.place
@@ -55,18 +45,13 @@ def test_what_is_submitted_in_the_midst_of_a_submit_goes_out_once(who: str, in_a
             stage.feed()  # a second read of the same entry would be told of now
             stage.settle()
             all_free(stage)
-        except AssertionError as error:
-            error.add_note(f"at {bomb.place}")
-            raise
-        finally:
-            stage.close()
         if not bomb.place:
             swept(nth)
             return
 
 
 def test_threads_that_submit_at_once_send_each_entry_once(quick_switches: None) -> None:
-    many = rounds(10_000)
+    many = few(10_000)
     seen: Counter[int] = Counter()
     ended: list[int] = []
     stop = False
@@ -217,7 +202,7 @@ def test_what_is_submitted_in_the_midst_of_reaping_the_same_number_stays_pinned(
             stage.ring.submit()
 
         bomb = Bomb(nth, in_a_thread(submit))
-        try:
+        with played(stage, bomb):
             with bomb:
                 stage.note(stage.ring.wait(1, BOUND))
             if not bomb.place:
@@ -226,11 +211,6 @@ def test_what_is_submitted_in_the_midst_of_reaping_the_same_number_stays_pinned(
             os.write(stage.pipes[1][1], b"y")
             stage.settle((1, 1), (1, 1))
             all_free(stage)
-        except AssertionError as error:
-            error.add_note(f"at {bomb.place}")
-            raise
-        finally:
-            stage.close()
         if not bomb.place:
             swept(nth)
             return
@@ -246,7 +226,7 @@ def test_two_threads_that_give_buffers_back_lose_none(quick_switches: None) -> N
         for number in range(first, first + 512):
             group.recycle(Cqe(0, 1, number << 16 | CqeFlags.BUFFER))
 
-    for _ in range(rounds(200)):
+    for _ in range(few(200)):
         before = tail()
         threads = [threading.Thread(target=give_back, args=(first,)) for first in (0, 512)]
         for thread in threads:

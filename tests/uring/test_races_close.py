@@ -7,26 +7,13 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import FrameType
 
-import pytest
-
 from iocancel.uring import Ring, limbo
 
-from .helpers import BOUND, rounds, until
-from .stage import Bomb, Stage, places, resizable, swept
-
-Wrapped = Callable[[Callable[[], object]], Callable[[], object]]
-
-
-@pytest.fixture
-def in_a_thread() -> Iterator[Wrapped]:
-    """Has something done by another thread, which stays: its requests would end with it."""
-    with ThreadPoolExecutor(1) as other:
-        yield lambda act: lambda: other.submit(act).result(BOUND)
+from ..support import BOUND, few, resizable, until
+from .stage import Bomb, Stage, Wrapped, places, swept
 
 
 class Paused:
@@ -114,7 +101,7 @@ def test_a_close_in_the_midst_of_a_submit_writes_into_nothing_that_is_free(in_a_
 
 
 def test_close_gets_through_to_a_ring_that_another_thread_never_leaves() -> None:
-    for _ in range(rounds(10)):
+    for _ in range(few(10)):
         ring = Ring(8)
         begun = threading.Event()
         ended: list[str] = []

@@ -15,21 +15,13 @@ import pytest
 from iocancel import errors
 from iocancel.uring import CancelFlags, Cqe, Features, Ring, SetupFlags, SqeFlags
 
-BOUND = 60.0  # seconds: a wait that takes so long has failed
+from ..support import BOUND
 
 
 @pytest.fixture
 def ring() -> Iterator[Ring]:
     with Ring(8) as ring:
         yield ring
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    read_end, write_end = os.pipe()
-    yield read_end, write_end
-    os.close(read_end)
-    os.close(write_end)
 
 
 def nop(ring: Ring, user_data: int | None = None) -> None:

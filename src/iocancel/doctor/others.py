@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import time
-from collections.abc import Iterator
 
+from iocancel.doctor import aio
 from iocancel.doctor.live import LIMIT, Overdue, code
-from iocancel.doctor.machine import is_glibc
 from iocancel.doctor.props import direct_file, folder, pipe, sockets
 from iocancel.doctor.report import Checks, Reach, Seen, Wrong
 from iocancel.errors import CancelNotFound
@@ -19,11 +16,8 @@ from iocancel.posix_aio import (
     CancelStatus,
     SigEvent,
     aio_cancel,
-    aio_error,
     aio_init,
     aio_read,
-    aio_return,
-    aio_suspend,
     aio_write,
 )
 
@@ -120,42 +114,6 @@ def _eventfd(context: Context) -> Seen:
 # POSIX AIO
 
 
-def _read(fd: int) -> Aiocb:
-    block = Aiocb(fd, bytearray(16))
-    aio_read(block)
-    return block
-
-
-def _running(fd: int) -> Aiocb:
-    """A read that a thread has taken up: on glibc, one that answers NOTCANCELED."""
-    deadline = time.monotonic() + LIMIT
-    while True:
-        block = _read(fd)
-        if not is_glibc() or aio_cancel(fd, block) is CancelStatus.NOTCANCELED:
-            return block
-        if time.monotonic() > deadline:
-            raise Overdue(f"no thread took a read up within {LIMIT:g} s")
-
-
-def _wait(block: Aiocb) -> int:
-    """How an operation ended, waited for: its result, or a negated errno."""
-    if not aio_suspend([block], LIMIT):
-        raise Overdue(f"it has not ended within {LIMIT:g} s")
-    error = aio_error(block)
-    return -error if error else aio_return(block)
-
-
-@contextlib.contextmanager
-def _pipe() -> Iterator[tuple[int, int]]:
-    """A pipe, on which nothing is in progress any more at the end."""
-    with pipe() as (read_end, write_end):
-        try:
-            yield read_end, write_end
-        finally:
-            aio_cancel(read_end)
-            os.write(write_end, b"x")  # what runs all the same ends with this
-
-
 def _reach(status: CancelStatus, res: int) -> Seen:
     reach: Reach = "total" if res == -errno.ECANCELED else "none"
     return Seen(f"aio_cancel {status.name}, then {code(res)}", reach)
@@ -172,21 +130,21 @@ def _init(_: None) -> Seen:
 
 @POSIX_AIO_KINDS.add("aio_read, queued behind another (empty pipe)")
 def _queued(_: None) -> Seen:
-    with _pipe() as (read_end, write_end):
-        first, second = _running(read_end), _read(read_end)
+    with aio.pipe() as (read_end, write_end):
+        first, second = aio.running(read_end), aio.reading(read_end)
         status = aio_cancel(read_end, second)
         os.write(write_end, b"one")
-        _wait(first)
-        return _reach(status, _wait(second))
+        aio.ended(first)
+        return _reach(status, aio.ended(second))
 
 
 @POSIX_AIO_KINDS.add("aio_read, running (empty pipe)")
 def _runs(_: None) -> Seen:
-    with _pipe() as (read_end, write_end):
-        block = _running(read_end)
+    with aio.pipe() as (read_end, write_end):
+        block = aio.running(read_end)
         status = aio_cancel(read_end, block)
         os.write(write_end, b"one")
-        return _reach(status, _wait(block))
+        return _reach(status, aio.ended(block))
 
 
 @POSIX_AIO_KINDS.add("aio_write (regular file)")
@@ -195,7 +153,7 @@ def _write(_: None) -> Seen:
         block = Aiocb(file, b"content")
         aio_write(block)
         status = aio_cancel(file, block)
-        seen = _reach(status, _wait(block))
+        seen = _reach(status, aio.ended(block))
     # Whether a thread had taken it up is chance; what a thread has taken up can't be stopped.
     return Seen(f"{seen.text}; once a thread has it, it is done", "none")
 
@@ -204,11 +162,11 @@ def _write(_: None) -> Seen:
 def _thread(_: None) -> Seen:
     fd = os.eventfd(0)
     try:
-        with _pipe() as (read_end, write_end):
+        with aio.pipe() as (read_end, write_end):
             block = Aiocb(read_end, bytearray(8), sigevent=SigEvent.thread(fd))
             aio_read(block)
             os.write(write_end, b"x")
-            _wait(block)
+            aio.ended(block)
             count = os.eventfd_read(fd)
     finally:
         os.close(fd)

@@ -114,10 +114,6 @@ class Carrier(Protocol):
         """A record with the bit `OTHER`."""
         ...
 
-    def multishot(self, engine: Any, verb: str, args: tuple[Any, ...]) -> Any:
-        """The system's own form of a verb, where it supports `verb_multishot`: engines/uring/multishot.py."""
-        ...
-
     def close(self, timeout: float | None, left: Sequence[Operation[Any]]) -> bool:
         """Close the system; what still runs keeps its memory until it ends, or for ever.
 
@@ -132,4 +128,12 @@ class Carrier(Protocol):
 
     def forked(self) -> None:
         """This is a child: let go of everything without touching what is the parent's."""
+        ...
+
+
+class Repeating(Carrier, Protocol):
+    """A system that has a multishot form of some verbs: one that supports `accept_multishot`, say."""
+
+    def multishot(self, engine: Any, verb: str, args: tuple[Any, ...]) -> Any:
+        """Its own form of a verb of which it supports the multishot: see engines/uring/multishot.py."""
         ...

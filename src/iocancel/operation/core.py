@@ -88,17 +88,19 @@ class Core:
         """Prepare an operation: what the verbs end with."""
         if self._state is not OPEN:
             raise self._gone()
+        ledger = self._ledger
         try:
-            token = self._ledger.name(op)
+            token = ledger.name(op)
             if timeout is not None:
                 op._special = True
                 op._expires = expiry(timeout)
             self._carrier.prepare(op, *args)
             # Only now: from here on another thread may withdraw it, and lets go of its memory then.
-            self._ledger.put(op)
+            ledger.flight[token] = op
+            ledger.note(op._fd, token)
             if op._files:
                 for fd in op._files:
-                    self._ledger.also_on(fd, op)
+                    ledger.note(fd, token)
             self._staged.append(op)
             if op._expires is not None:
                 self._fresh_deadlines.append((op._expires, token))
@@ -108,7 +110,7 @@ class Core:
         if self._sealed:  # closed meanwhile: what had entered before that is withdrawn by the closing thread
             if op._state == PREPARED:
                 op._pins = None
-                self._ledger.leave(token)
+                ledger.leave(token)
             raise self._gone()
         return op
 

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iocancel import errors
 from iocancel.operation.core import CLOSED, CLOSING, FORKED, OPEN, Core, expiry
@@ -234,9 +234,9 @@ class Leading(Core):
             soonest = self._again_at if soonest is None else min(soonest, self._again_at)
         return None if soonest is None else max(0.0, soonest - time.monotonic())
 
-    def _send(self) -> None:
-        """Send the cancels that were asked for: see cancelling.py."""
-        raise NotImplementedError
+    if TYPE_CHECKING:  # cancelling.py, which is built on this, has it
+
+        def _send(self) -> None: ...
 
     def _left(self, collect: bool = False) -> None:
         """After the lead was given up, or was not had: what came too late for it, and who may lead next.

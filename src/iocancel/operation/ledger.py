@@ -38,7 +38,7 @@ class Ledger:
         return len(self.flight)
 
     def name(self, op: Operation[Any]) -> int:
-        """Give an operation its token, and return it. Nobody else can find it yet: see `put`.
+        """Give an operation its token, and return it. Nobody else can find it until it is in `flight`.
 
         Raises:
             OverflowError: 2**24 are in flight.
@@ -62,25 +62,9 @@ class Ledger:
     def enter(self, op: Operation[Any]) -> int:
         """Name an operation and put it in at once; returns its token."""
         token = self.name(op)
-        self.put(op)
-        return token
-
-    def put(self, op: Operation[Any]) -> None:
-        """Put in an operation that has its token. From here on other threads may cancel it."""
-        token = op._token
         self.flight[token] = op
-        fd = op._fd
-        if fd >= 0:
-            # `_on`, but for its call.
-            files = self._files
-            if fd in files:
-                tokens = files[fd]
-                tokens.append(token)
-                many = len(tokens)
-                if not many & (many - 1) and many >= _LEAST:
-                    self._look(tokens, many)
-            else:
-                files[fd] = [token]
+        self.note(op._fd, token)
+        return token
 
     def _new_slot(self) -> int:
         slot = self._slots
@@ -89,27 +73,27 @@ class Ledger:
             raise OverflowError(f"{SLOTS} operations are in flight: no engine takes more")
         return slot
 
-    def _on(self, fd: int, token: int) -> None:
-        """Note that an operation is on a file; now and then the ended ones are forgotten."""
-        if fd not in self._files:
-            self._files[fd] = [token]
-            return
-        tokens = self._files[fd]
-        tokens.append(token)
-        many = len(tokens)
-        # At powers of two: half of what was looked at last time has come since, or it had nearly all ended.
-        if many >= _LEAST and not many & (many - 1):
-            self._look(tokens, many)
+    def note(self, fd: int, token: int) -> None:
+        """Note that an operation in flight is on a file, if it is on one (fd >= 0); a splice is on two.
+
+        Now and then those that have ended are forgotten.
+        """
+        files = self._files
+        if fd in files:
+            tokens = files[fd]
+            tokens.append(token)
+            many = len(tokens)
+            # At powers of two: half of what was looked at last time has come since, or nearly all had ended.
+            if not many & (many - 1) and many >= _LEAST:
+                self._look(tokens, many)
+        elif fd >= 0:
+            files[fd] = [token]
 
     def _look(self, tokens: list[int], many: int) -> None:
         """Forget those that have ended, where half of them have."""
         alive = self.flight.__contains__
         if sum(map(alive, tokens)) <= many // 2:
             tokens[:] = filter(alive, tokens)  # in one step: other threads append to this very list
-
-    def also_on(self, fd: int, op: Operation[Any]) -> None:
-        """Note that an operation is on a second file, too (a splice)."""
-        self._on(fd, op._token)
 
     def leave(self, token: int) -> None:
         """Take out an operation that has ended. What is not there (any more) is nobody's, and no error."""

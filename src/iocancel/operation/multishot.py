@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from iocancel.operation.model import Outcome
 from iocancel.operation.operation import CALLER, IN_FLIGHT, NOT_ASKED, RELEASING, Operation
 
 if TYPE_CHECKING:
+    from iocancel.operation.carrier import Repeating
     from iocancel.operation.verbs import Verbs
 
 T = TypeVar("T")
@@ -30,11 +31,10 @@ class Multishot(Generic[T]):
         self._inside = self._stopped = False
         self.leftovers: list[T] = []
         """What came and was not taken, once the block has been left."""
-        carrier: Any = engine._carrier
         # The system's own, where it has it; else one single operation after the other.
-        self._native: Any = (
-            carrier.multishot(engine, verb, args) if engine.supports(f"{verb}_multishot") else None
-        )
+        self._native: Any = None
+        if engine.supports(f"{verb}_multishot"):
+            self._native = cast("Repeating", engine._carrier).multishot(engine, verb, args)
 
     def __enter__(self) -> Multishot[T]:
         """Begin."""

@@ -22,14 +22,13 @@ from iocancel.operation.closing import Closing
 from iocancel.operation.model import Reach
 from iocancel.operation.multishot import Multishot
 from iocancel.operation.operation import STOPPED, FdOperation, Kind, Operation
+from iocancel.operation.values import File, accepted, file_of, no_fds, nothing, room, second_file, whole
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
     from iocancel.operation.carrier import Carrier
 
-File = Any
-"""A file's number, or an object with `fileno()`."""
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 _READ, _WRITE = Kind("read", "read"), Kind("write", "write")
@@ -42,8 +41,6 @@ _TIMEOUT = Kind("timeout", "timeout", frozenset([-errno.ETIME]))
 _OPENAT, _CLOSE = Kind("openat", "openat"), Kind("close", "close")
 _SPLICE, _TEE = Kind("splice", "splice"), Kind("tee", "tee")
 _WAITID, _FUTEX_WAIT = Kind("waitid", "waitid"), Kind("futex_wait", "futex_wait")
-
-_FOUR_GIB = 1 << 32
 
 KINDS = {"accept": _ACCEPT, "recv": _RECV, "poll": _POLL}
 """Of the verbs that have a multishot form."""
@@ -100,7 +97,7 @@ class Verbs(Closing):
             given.
         """
         op: Operation[Any] = self._on(_READ, fd)
-        return self._start(op, _room(op, into), offset, timeout=timeout)
+        return self._start(op, room(op, into), offset, timeout=timeout)
 
     def write(
         self, fd: File, data: ReadableBuffer, offset: int = -1, *, timeout: float | None = None
@@ -146,7 +143,7 @@ class Verbs(Closing):
             datasync: only what is needed to read the data again (fdatasync(2)).
         """
         op: Operation[None] = self._on(_FSYNC, fd)
-        op._value = _nothing
+        op._value = nothing
         return self._start(op, datasync, timeout=timeout)
 
     def splice(
@@ -173,9 +170,7 @@ class Verbs(Closing):
             An operation; its value is how many bytes were moved.
         """
         op: Operation[int] = self._on(_SPLICE, dst)
-        number, file = _file(src)
-        op._files = (number,)
-        op._others = _asked_again(file, number)
+        op._files = (second_file(op, src),)
         return self._start(op, src, count, offset_src, offset_dst, flags, timeout=timeout)
 
     def tee(
@@ -186,9 +181,7 @@ class Verbs(Closing):
         Args and value are as for `splice`.
         """
         op: Operation[int] = self._on(_TEE, dst)
-        number, file = _file(src)
-        op._files = (number,)
-        op._others = _asked_again(file, number)
+        op._files = (second_file(op, src),)
         return self._start(op, src, count, flags, timeout=timeout)
 
     # Sockets
@@ -209,7 +202,7 @@ class Verbs(Closing):
             An operation; its value is the bytes, or how many where a buffer was given.
         """
         op: Operation[Any] = self._on(_RECV, sock)
-        return self._start(op, _room(op, into), flags, timeout=timeout)
+        return self._start(op, room(op, into), flags, timeout=timeout)
 
     def send(
         self, sock: File, data: ReadableBuffer, flags: int = 0, *, timeout: float | None = None
@@ -250,7 +243,7 @@ class Verbs(Closing):
             An operation; its value is what `socket.recvmsg` returns: (data, ancdata, msg_flags, address).
         """
         op: FdOperation[Any] = self._on(_RECVMSG, sock, FdOperation)
-        op._dispose = _no_fds  # its result is no fd; the carrier knows of those that came with it
+        op._dispose = no_fds  # its result is no fd; the carrier knows of those that came with it
         return self._start(
             op, whole(bufsize, "bufsize"), whole(ancbufsize, "ancbufsize"), flags, timeout=timeout
         )
@@ -295,7 +288,7 @@ class Verbs(Closing):
             address: in Python's form (a numeric host; beside a socket object), or the bytes of a sockaddr.
         """
         op: Operation[None] = self._on(_CONNECT, sock)
-        op._value = _nothing
+        op._value = nothing
         return self._start(op, address, timeout=timeout)
 
     # Readiness, time, processes
@@ -323,7 +316,7 @@ class Verbs(Closing):
         if not 0 <= seconds < 1 << 63:  # the kernel's own limit; an int of any size is compared as it is
             raise ValueError(f"seconds takes 0 to 2**63 - 1, not {seconds}")
         op: Operation[None] = Operation(self, _TIMEOUT)
-        op._value = _nothing
+        op._value = nothing
         return self._start(op, seconds)
 
     def waitid(
@@ -358,7 +351,7 @@ class Verbs(Closing):
             timeout: as for `read`.
         """
         op: Operation[None] = Operation(self, _FUTEX_WAIT)
-        op._value = _nothing
+        op._value = nothing
         return self._start(op, futex, val, timeout=timeout)
 
     # Files
@@ -388,8 +381,7 @@ class Verbs(Closing):
         """
         op: FdOperation[int] = FdOperation(self, _OPENAT)
         if dir_fd is not None:
-            number, file = _file(dir_fd)
-            op._others = _asked_again(file, number)
+            second_file(op, dir_fd)
         return self._start(op, path, flags | os.O_CLOEXEC, mode, dir_fd, timeout=timeout)
 
     def close_later(self, fd: int) -> Operation[None]:
@@ -398,7 +390,7 @@ class Verbs(Closing):
         It cancels nothing that is pending on the file: `close_fd` does.
         """
         op: Operation[None] = self._on(_CLOSE, fd)
-        op._value = _nothing
+        op._value = nothing
         return self._start(op)
 
     # Multishot
@@ -446,81 +438,10 @@ class Verbs(Closing):
         """An operation on a file."""
         if fd.__class__ is int:
             return make(self, kind, fd)
-        number, file = _file(fd)
+        number, file = file_of(fd)
         op = make(self, kind, number)
         op._file = file
         return op
 
 
-def _file(fd: File) -> tuple[int, Any]:
-    """The number of a file, and the object to ask again, if it is one."""
-    if isinstance(fd, int):
-        return int(fd), None
-    fileno = getattr(fd, "fileno", None)
-    if fileno is None:
-        raise TypeError(f"a file is an int or an object with fileno(), not {type(fd).__name__}")
-    return int(fileno()), fd
-
-
-def _asked_again(file: Any, number: int) -> tuple[tuple[Any, int], ...]:
-    """A second file object, to be asked for its number again at the submit."""
-    return () if file is None else ((file, number),)
-
-
-def whole(value: int, what: str) -> int:
-    """A number that C has as unsigned."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} takes an int, not {type(value).__name__}")
-    if not 0 <= value < 1 << 32:
-        raise ValueError(f"{what} takes 0 to 2**32 - 1, not {value}")
-    return int(value)
-
-
-def _room(op: Operation[Any], into: int | WriteableBuffer) -> WriteableBuffer:
-    """Where to read to: the caller's buffer, or one of our own, which makes the value bytes."""
-    if isinstance(into, int):
-        buffer = bytearray(into if into.__class__ is int and 0 <= into < _FOUR_GIB else whole(into, "into"))
-        op._value = _received
-        op._buffer = buffer
-        return buffer
-    return into
-
-
-def _received(op: Operation[Any], res: int) -> bytes:
-    buffer: bytearray = op._buffer
-    return bytes(buffer) if res == len(buffer) else bytes(memoryview(buffer)[:res])
-
-
-def _no_fds(_op: Operation[Any], _res: int) -> int:
-    return 0
-
-
-def _nothing(_op: Operation[Any], _res: int) -> None:
-    return None
-
-
-def accepted(op: Operation[Any], fd: int) -> tuple[socket.socket, Any]:
-    """The value of an accept: `_address` is what the carrier knows of the peer."""
-    # In two steps: an exception from a signal handler must not leave an object that closes the fd.
-    conn = socket.socket.__new__(socket.socket)
-    try:
-        conn.__init__(fileno=fd)  # type: ignore[misc]
-        address = op._address
-        value = conn, (address() if address is not None else peer(conn))
-        op._value, op._claimed = value, True
-    except BaseException:
-        conn.detach()
-        op._value, op._claimed = accepted, False
-        raise
-    return value
-
-
-def peer(conn: socket.socket) -> Any:
-    """The peer's address; None where it is gone already."""
-    try:
-        return conn.getpeername()
-    except OSError:
-        return None
-
-
-__all__ = ["STOPPED", "VERBS", "Verbs", "accepted", "whole"]
+__all__ = ["STOPPED", "VERBS", "File", "Verbs", "accepted", "whole"]

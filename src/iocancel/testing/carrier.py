@@ -351,7 +351,7 @@ class ScriptedCarrier:
         raise ScriptError(f"a record that is nobody's: {token:#x}, {res}")
 
     def multishot(self, engine: Any, verb: str, args: tuple[Any, ...]) -> Any:  # noqa: ARG002
-        """See Carrier."""
+        """See Repeating."""
         return Shots(engine, verb, self._chunks)
 
     def close(self, timeout: float | None, left: Sequence[Operation[Any]]) -> bool:  # noqa: ARG002

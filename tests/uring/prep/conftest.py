@@ -1,6 +1,5 @@
 """A ring for each test, a call that runs one request, and a look at what was left open."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 from iocancel.errors import FeatureUnavailable
 from iocancel.uring import BufRing, Cqe, Ring
 
-PATIENCE = 20.0  # seconds; nothing here takes one
+from ...support import BOUND, open_fds
 
 
 class Runner:
@@ -35,7 +34,7 @@ class Runner:
         """The next so many completions; what came with them is kept for the next call."""
         found = self._early
         while len(found) < n:
-            more = self.ring.wait(1, timeout=PATIENCE)
+            more = self.ring.wait(1, timeout=BOUND)
             assert more, f"only {found} came"
             found += more
         self._early = found[n:]
@@ -69,21 +68,11 @@ class Runner:
         return next(cqe for cqe in self.wait(2) if cqe.user_data == user_data)
 
 
-def open_files() -> dict[int, str]:
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:  # the listing's own
-            continue
-    return found
-
-
 @pytest.fixture(autouse=True)
 def no_file_is_left_open() -> Iterator[None]:
-    before = open_files()
+    before = open_fds()
     yield
-    assert open_files() == before
+    assert open_fds() == before
 
 
 @pytest.fixture

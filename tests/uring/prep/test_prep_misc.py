@@ -25,14 +25,6 @@ def other(no_file_is_left_open: None) -> Iterator[Ring]:
 
 
 @pytest.fixture
-def pipe(no_file_is_left_open: None) -> Iterator[tuple[int, int]]:
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        os.close(end)
-
-
-@pytest.fixture
 def epoll(no_file_is_left_open: None) -> Iterator[select.epoll]:
     with select.epoll() as made:
         yield made

@@ -4,21 +4,12 @@ import errno
 import os
 import select
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from iocancel.errors import CancelNotFound
 from iocancel.uring import PollFlags, Ring, SqeFlags, TimeoutFlags
-
-
-@pytest.fixture
-def pipe(no_file_is_left_open: None) -> Iterator[tuple[int, int]]:
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        os.close(end)
 
 
 def test_a_poll(go: Any, pipe: tuple[int, int]) -> None:

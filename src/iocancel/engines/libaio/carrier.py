@@ -384,10 +384,6 @@ class LibaioCarrier:
     def own(self, token: int, res: int) -> None:
         """See Carrier: there are none."""
 
-    def multishot(self, engine: Any, verb: str, args: tuple[Any, ...]) -> Any:
-        """See Carrier: there is none, one operation follows the other."""
-        raise NotImplementedError(f"libaio has no {verb}_multishot of its own")
-
     # The end
 
     def close(self, timeout: float | None, left: Sequence[Operation[Any]] = ()) -> bool:

@@ -231,7 +231,7 @@ class UringCarrier:
         return _PATIENCE
 
     def multishot(self, engine: Any, verb: str, args: tuple[Any, ...]) -> Any:
-        """The system's own form of a multishot verb."""
+        """See Repeating."""
         return multishot.Native(self, engine, verb, args)
 
     def next_group(self) -> int:

@@ -1,0 +1,91 @@
+"""What verbs take, looked at, and what the kernel's numbers become."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+    from iocancel.operation.operation import Operation
+
+File = Any
+"""A file's number, or an object with `fileno()`."""
+_FOUR_GIB = 1 << 32
+
+
+def file_of(fd: File) -> tuple[int, Any]:
+    """The number of a file, and the object to ask again, if it is one."""
+    if isinstance(fd, int):
+        return int(fd), None
+    fileno = getattr(fd, "fileno", None)
+    if fileno is None:
+        raise TypeError(f"a file is an int or an object with fileno(), not {type(fd).__name__}")
+    return int(fileno()), fd
+
+
+def second_file(op: Operation[Any], fd: File) -> int:
+    """The number of a further file of an operation; an object is asked for it again at the submit."""
+    number, file = file_of(fd)
+    if file is not None:
+        op._others = ((file, number),)
+    return number
+
+
+def whole(value: int, what: str) -> int:
+    """A number that C has as unsigned."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} takes an int, not {type(value).__name__}")
+    if not 0 <= value < 1 << 32:
+        raise ValueError(f"{what} takes 0 to 2**32 - 1, not {value}")
+    return int(value)
+
+
+def room(op: Operation[Any], into: int | WriteableBuffer) -> WriteableBuffer:
+    """Where to read to: the caller's buffer, or one of our own, which makes the value bytes."""
+    if isinstance(into, int):
+        buffer = bytearray(into if into.__class__ is int and 0 <= into < _FOUR_GIB else whole(into, "into"))
+        op._value = received
+        op._buffer = buffer
+        return buffer
+    return into
+
+
+def received(op: Operation[Any], res: int) -> bytes:
+    """The value of a read to a buffer of our own."""
+    buffer: bytearray = op._buffer
+    return bytes(buffer) if res == len(buffer) else bytes(memoryview(buffer)[:res])
+
+
+def no_fds(_op: Operation[Any], _res: int) -> int:
+    """What becomes of a result that is no fd: nothing to close."""
+    return 0
+
+
+def nothing(_op: Operation[Any], _res: int) -> None:
+    """The value of what has none."""
+
+
+def accepted(op: Operation[Any], fd: int) -> tuple[socket.socket, Any]:
+    """The value of an accept: `_address` is what the carrier knows of the peer."""
+    # In two steps: an exception from a signal handler must not leave an object that closes the fd.
+    conn = socket.socket.__new__(socket.socket)
+    try:
+        conn.__init__(fileno=fd)  # type: ignore[misc]
+        address = op._address
+        value = conn, (address() if address is not None else peer(conn))
+        op._value, op._claimed = value, True
+    except BaseException:
+        conn.detach()
+        op._value, op._claimed = accepted, False
+        raise
+    return value
+
+
+def peer(conn: socket.socket) -> Any:
+    """The peer's address; None where it is gone already."""
+    try:
+        return conn.getpeername()
+    except OSError:
+        return None
