@@ -33,9 +33,10 @@ from typing import TYPE_CHECKING, Any
 from iocancel import errors
 from iocancel.engines import ready
 from iocancel.engines.ready import NOT_READY, ROOM, Attempt
+from iocancel.operation import Outcome
 from iocancel.operation.core import expiry
 from iocancel.operation.verbs import whole
-from iocancel.scope import Here, local
+from iocancel.scope import Here, checkpoint, local
 from iocancel.waiting import Waiting, blocked, blocked_ready
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from iocancel.operation.verbs import File, Path
 
 _read, _write, _recv, _send = ready.read, ready.write, ready.recv, ready.send
-_from_buffer, _BYTES = ready.from_buffer, ready.BYTES
+_from_buffer, _release, _BYTES = ready.from_buffer, ready.release, ready.BYTES
 _IN, _OUT = select.POLLIN, select.POLLOUT
 
 
@@ -432,7 +433,7 @@ def _sleep(here: Here, until: float) -> None:
         finally:
             waiting.end()
     except BaseException:
-        waiting.end()
+        waiting.end_at_last()
         raise
 
 
@@ -596,7 +597,7 @@ def _bring(error: BaseException, now: Attempt, name: str, number: int, data: byt
 
 def _into(name: str, call: Any, fd: File, buffer: Any, extra: int, timeout: float | None) -> int:
     """Read or receive into the caller's buffer."""
-    many = _try(name, call, fd, _from_buffer(_BYTES, buffer, True), extra)
+    many = _try(name, call, fd, buffer, True, extra)
     if many >= 0:
         return many
     return int(
@@ -613,7 +614,7 @@ def _out_of(name: str, call: Any, fd: File, data: Any, extra: int, timeout: floa
         here.check()
     if timeout is not None and not (timeout.__class__ in _NUMBERS and timeout >= 0):
         expiry(timeout)  # says what is wrong with it
-    many = _try(name, call, fd, _from_buffer(_BYTES, data), extra)
+    many = _try(name, call, fd, data, False, extra)
     if many >= 0:
         return many
     return int(
@@ -621,10 +622,11 @@ def _out_of(name: str, call: Any, fd: File, data: Any, extra: int, timeout: floa
     )
 
 
-def _try(name: str, call: Any, fd: File, pin: Any, extra: int) -> int:
+def _try(name: str, call: Any, fd: File, data: Any, writable: bool, extra: int) -> int:
     """Try with the caller's buffer; NOT_READY, or how many bytes."""
     here, number = local.here, _number(fd)
     now = _attempt(here)
+    pin = _from_buffer(_BYTES, data, writable)
     try:
         many: int = call(now.told, number, pin, len(pin), extra)
         here.attempt = now
@@ -634,6 +636,10 @@ def _try(name: str, call: Any, fd: File, pin: Any, extra: int) -> int:
         if now.came() >= 0:
             error.operation = ready.taken(name, number, now.came())  # type: ignore[attr-defined]
         raise
+    finally:
+        # Not left to the collector: a memoryview in a cycle with its own export crashes CPython, and an
+        # exception's frames are such cycles easily.
+        _release(pin)
     return errors.check(many, name)
 
 
@@ -641,6 +647,7 @@ def _all_of(call: Any, fd: File, data: Any, timeout: float | None) -> None:
     """Write or send all of it; what went before an exception is its `sent`."""
     import time
 
+    checkpoint()
     until = None if timeout is None else expiry(timeout)
     view = memoryview(data).cast("B")
     sent = 0
@@ -650,7 +657,7 @@ def _all_of(call: Any, fd: File, data: Any, timeout: float | None) -> None:
             sent += call(fd, view[sent:], timeout=left)
     except BaseException as error:
         op = getattr(error, "operation", None)
-        if op is not None and op.cancelled() is False and op.exception() is None:
+        if op is not None and op.outcome is Outcome.COMPLETED:
             sent += op.result()
         error.sent = sent  # type: ignore[attr-defined]
         raise

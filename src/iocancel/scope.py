@@ -140,7 +140,11 @@ class CancelScope:
     @property
     def cancel_called(self) -> bool:
         """Whether `cancel()` was called, or the deadline has passed."""
-        if not self._called and self._entered and self._deadline <= time.monotonic():
+        if (
+            not self._called
+            and (self._here is not None or not self._entered)
+            and self._deadline <= time.monotonic()
+        ):
             self._called = True
         return self._called
 
@@ -209,7 +213,7 @@ class CancelScope:
         here = local.here
         if self._here is not here:
             raise RuntimeError(f"{self!r} is to be left by the thread that has entered it, and once")
-        inside = self._inside(here)
+        inside = self._leave(here, isinstance(error, GeneratorExit))
         caught = error is not None and self._catches()
         self._here = None
         if inside and error is None:
@@ -230,17 +234,29 @@ class CancelScope:
             raise rest
         return False
 
-    def _inside(self, here: Here) -> list[CancelScope]:
-        """Take this scope, and what is inside of it, off the stack; those that were inside."""
-        inside = []
+    def _leave(self, here: Here, alone: bool) -> list[CancelScope]:
+        """Take this scope off the stack, and what was entered inside of it; returns those.
+
+        Args:
+            here: the thread's.
+            alone: leave the others where they are. A generator that is closed leaves its scope while those of
+                its caller, entered later, go on; then what is around this one is around them.
+        """
+        inside: list[CancelScope] = []
         for at in range(len(here.stack) - 1, -1, -1):
             scope = here.stack[at]()
             if scope is self:
-                del here.stack[at:]
+                if not alone:
+                    del here.stack[at:]
+                    return inside
+                del here.stack[at]
+                for each in inside:
+                    if each._parent is self:
+                        each._parent = self._parent
                 break
             if scope is not None:
                 inside.append(scope)
-        return inside
+        return []
 
     def _catches(self) -> bool:
         """Whether `Cancelled` ends here: it reaches this scope, and none around it through this one."""

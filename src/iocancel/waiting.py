@@ -20,13 +20,14 @@ from iocancel import pool
 from iocancel.engines.bell import Ear
 from iocancel.engines.ready import NOT_READY, Duplicate
 from iocancel.errors import CancelTooLate, OperationTimedOut
-from iocancel.operation import Operation, Outcome
+from iocancel.operation import FdOperation, Operation, Outcome
 from iocancel.operation.core import expiry
 from iocancel.operation.leading import Stoppable, Waiter
 from iocancel.operation.operation import CALLER, CLOSING, DEADLINE, RELEASING
 from iocancel.scope import Here, cancelled
 
 Start = Callable[[Any], Operation[Any]]
+_TRIES = 10  # Ctrl-C may come so often while a call is being cleaned up
 _LONGEST = 1e8  # seconds: some years; more than a lock's timeout can be
 StartOn = Callable[[Any, Any], Operation[Any]]
 
@@ -148,6 +149,7 @@ class Waiting:
                 continue
             self.polls = True
             self.run(functools.partial(_poll, file, events))
+            self._op = None  # before the next line: nobody is to take its mask for a value
             self.polls = False
 
     def _in_child(self) -> None:
@@ -205,6 +207,16 @@ class Waiting:
         while self in calls:
             calls.remove(self)
 
+    def end_at_last(self) -> None:
+        """The same behind an exception, which is raised in any case: another Ctrl-C must not cut it short."""
+        for left in range(_TRIES, 0, -1):
+            try:
+                self.end()
+                break
+            except BaseException:
+                if left == 1:
+                    raise
+
     @staticmethod
     def _drain(engine: Any) -> None:
         left = engine._ledger.newest_first()
@@ -221,6 +233,8 @@ class Waiting:
         if op is None or self.polls or (isinstance(error, Exception) and op._exception is error):
             return
         if op.outcome in (Outcome.COMPLETED, None):
+            if isinstance(op, FdOperation):
+                op._unclaim()
             error.operation = op  # type: ignore[attr-defined]
 
     def _at_exit(self) -> None:
@@ -233,10 +247,14 @@ class Waiting:
     def sleep(self, until: float) -> None:
         """Let time pass. Only the main thread takes an engine for it, since it has signals to hear of."""
         if self._here.main:
+            self._until = until  # of the wait for an engine
+            try:
+                self.begin()
+            except OperationTimedOut:
+                return
             self._until = math.inf
-            left = until - time.monotonic()
-            self.begin()
-            self.run(lambda engine: engine.timeout(max(0.0, min(left, _LONGEST))))
+            while time.monotonic() < until:
+                self.run(lambda engine: engine.timeout(max(0.0, min(until - time.monotonic(), _LONGEST))))
             return
         self._here.calls.append(self)
         waiter = self.waiter = Waiter()
@@ -287,7 +305,7 @@ def _finished(here: Here, timeout: float | None, call: Callable[[Waiting], Any])
         finally:
             waiting.end()
     except BaseException as error:
-        waiting.end()
+        waiting.end_at_last()
         waiting.leave_on(error)
         raise
 

@@ -14,7 +14,7 @@ import os
 import signal
 from typing import Any
 
-from iocancel._native import ffi
+from iocancel._native import ffi, lib
 
 _set: Any = functools.partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
 
@@ -34,21 +34,49 @@ class Ear:
 
     def open(self) -> None:
         """From now on."""
+        _open.append(self)
         self._was.extend(map(_set, (self._put,)))  # in one step: what was there must not be lost
 
     def close(self) -> None:
         """Put back what was there, and pass on what it would have been told."""
-        if not self._was:
-            return
-        was, bell = self._was[0], self._bell
-        now = _set(was)
-        if now not in (self._put, was):  # a handler has put another one there meanwhile: it stays
-            _set(now)
-        many, bell.signals = bell.signals, 0
-        if many and was >= 0:
-            with contextlib.suppress(BlockingIOError):  # it is full: whoever reads it is awake
-                os.write(was, bytes(ffi.buffer(bell.numbers, many)))
-        self._was.clear()
+        if self._was:
+            was, bell = self._was[0], self._bell
+            now = _put_back(was)
+            if now not in (self._put, was):  # a handler has put another one there meanwhile: it stays
+                _put_back(now)
+            lib.ioc_wake_clear(bell)
+            many, bell.signals = bell.signals, 0
+            if many and was >= 0:
+                with contextlib.suppress(OSError):  # it is full (whoever reads it is awake), or closed
+                    os.write(was, bytes(ffi.buffer(bell.numbers, many)))
+            self._was.clear()
+        while self in _open:
+            _open.remove(self)
 
+    def _forked(self) -> None:
+        self._bell.signals = 0  # they were the parent's
+
+
+def _put_back(fd: int) -> int:
+    """Have signals told to an fd, to nobody where it was closed meanwhile; what was there before."""
+    try:
+        return int(_set(fd))
+    except (OSError, ValueError):
+        return int(_set(-1))
+
+
+_open: list[Ear] = []  # of the main thread; signals' handlers may open some inside of others
+
+
+def _in_child() -> None:
+    """A child has closed its copies of the bells: Python must not write to their numbers."""
+    if _open and _open[0]._was:
+        _put_back(_open[0]._was[0])
+    for ear in _open:
+        ear._forked()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 __all__ = ["Ear"]

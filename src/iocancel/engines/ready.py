@@ -16,7 +16,7 @@ ROOM: int = lib.IOC_ROOM
 read, write, recv, send = lib.ioc_ready_read, lib.ioc_ready_write, lib.ioc_ready_recv, lib.ioc_ready_send
 read_to, recv_to = lib.ioc_ready_read_to, lib.ioc_ready_recv_to
 accept, poll = lib.ioc_ready_accept, lib.ioc_ready_poll
-from_buffer, BYTES = ffi.from_buffer, ffi.typeof("char[]")
+from_buffer, release, BYTES = ffi.from_buffer, ffi.release, ffi.typeof("char[]")
 NOT_READY = -errno.EAGAIN
 _new = ffi.new_allocator(should_clear_after_alloc=False)
 
@@ -96,6 +96,7 @@ __all__ = [
     "read_to",
     "recv",
     "recv_to",
+    "release",
     "send",
     "taken",
     "write",

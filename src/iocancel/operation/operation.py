@@ -376,6 +376,11 @@ class Operation(Generic[T_co]):
 class FdOperation(Operation[T_co]):
     """An operation whose value holds new fds: closed when nobody can claim them any more."""
 
+    def _unclaim(self) -> None:
+        """Its value was made, and reached nobody: a bare fd is closed if nobody asks for it again."""
+        if self._claimed and self._value == self._res:  # a socket closes its fd by itself
+            self._value, self._claimed = None, False
+
     def __del__(self) -> None:
         # The last that `__init__` sets: without it a signal's exception has cut that short.
         if getattr(self, "_claimed", True) or self._state != ENDED or self._res < 0 or self._why == LEFT:
