@@ -88,7 +88,7 @@ def read(fd: File, into: int | WriteableBuffer, offset: int = -1, *, timeout: fl
         here.check()
     if timeout is not None and not (timeout.__class__ in _NUMBERS and timeout >= 0):
         expiry(timeout)  # says what is wrong with it
-    if into.__class__ is int and 0 <= into <= ROOM:
+    if isinstance(into, int) and 0 <= into <= ROOM:
         number = fd if fd.__class__ is int else _number(fd)
         data = None
         now = here.attempt or Attempt()
@@ -161,7 +161,7 @@ def recv(sock: File, into: int | WriteableBuffer, flags: int = 0, *, timeout: fl
     if timeout is not None and not (timeout.__class__ in _NUMBERS and timeout >= 0):
         expiry(timeout)  # says what is wrong with it
     whole_it = flags & socket.MSG_WAITALL
-    if into.__class__ is int and 0 <= into <= ROOM and not whole_it:
+    if isinstance(into, int) and 0 <= into <= ROOM and not whole_it:
         number = sock if sock.__class__ is int else _number(sock)
         data = None
         now = here.attempt or Attempt()
