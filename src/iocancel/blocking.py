@@ -49,9 +49,6 @@ _from_buffer, _release, _BYTES = ready.from_buffer, ready.release, ready.BYTES
 _IN, _OUT = select.POLLIN, select.POLLOUT
 
 
-_NUMBERS = frozenset([float, int])
-
-
 def _number(fd: File) -> int:
     if isinstance(fd, int):
         return fd
@@ -86,7 +83,9 @@ def read(fd: File, into: int | WriteableBuffer, offset: int = -1, *, timeout: fl
     here = local.here
     if here.stack:
         here.check()
-    if timeout is not None and not (timeout.__class__ in _NUMBERS and timeout >= 0):
+    if timeout is not None and not (
+        (timeout.__class__ is int or timeout.__class__ is float) and timeout >= 0
+    ):
         expiry(timeout)  # says what is wrong with it
     if isinstance(into, int) and 0 <= into <= ROOM:
         number = fd if fd.__class__ is int else _number(fd)
@@ -158,7 +157,9 @@ def recv(sock: File, into: int | WriteableBuffer, flags: int = 0, *, timeout: fl
     here = local.here
     if here.stack:
         here.check()
-    if timeout is not None and not (timeout.__class__ in _NUMBERS and timeout >= 0):
+    if timeout is not None and not (
+        (timeout.__class__ is int or timeout.__class__ is float) and timeout >= 0
+    ):
         expiry(timeout)  # says what is wrong with it
     whole_it = flags & socket.MSG_WAITALL
     if isinstance(into, int) and 0 <= into <= ROOM and not whole_it:
@@ -319,7 +320,9 @@ def accept(sock: File, *, timeout: float | None = None) -> tuple[socket.socket, 
     here = local.here
     if here.stack:
         here.check()
-    if timeout is not None and not (timeout.__class__ in _NUMBERS and timeout >= 0):
+    if timeout is not None and not (
+        (timeout.__class__ is int or timeout.__class__ is float) and timeout >= 0
+    ):
         expiry(timeout)  # says what is wrong with it
     number = _number(sock)
     now = _attempt(here)
@@ -387,7 +390,9 @@ def poll(fd: File, mask: int, *, timeout: float | None = None) -> int:
     here = local.here
     if here.stack:
         here.check()
-    if timeout is not None and not (timeout.__class__ in _NUMBERS and timeout >= 0):
+    if timeout is not None and not (
+        (timeout.__class__ is int or timeout.__class__ is float) and timeout >= 0
+    ):
         expiry(timeout)  # says what is wrong with it
     whole(mask, "mask")
     now = _attempt(here)
@@ -612,7 +617,9 @@ def _out_of(name: str, call: Any, fd: File, data: Any, extra: int, timeout: floa
     here = local.here
     if here.stack:
         here.check()
-    if timeout is not None and not (timeout.__class__ in _NUMBERS and timeout >= 0):
+    if timeout is not None and not (
+        (timeout.__class__ is int or timeout.__class__ is float) and timeout >= 0
+    ):
         expiry(timeout)  # says what is wrong with it
     many = _try(name, call, fd, data, False, extra)
     if many >= 0:
