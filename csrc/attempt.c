@@ -283,6 +283,13 @@ static int64_t move(struct ioc_attempt *a, int copy)
 		return r;
 	if (fstat(a->fd2, &other) < 0)
 		return -errno;
+	if (!a->known2) {
+		a->dev2 = other.st_dev;
+		a->ino2 = other.st_ino;
+		a->known2 = 1;
+	}
+	if (a->dev2 != other.st_dev || a->ino2 != other.st_ino)
+		return -EBADF;
 	if (!ready(a->fd2, POLLIN))
 		return later(a, a->fd2, POLLIN);
 	if (!ready(a->fd, POLLOUT))

@@ -39,8 +39,9 @@ struct ioc_attempt {
 	uint64_t len; /* an address's length: where it is (accept), or itself (connect) */
 	int64_t off, off2; /* -1: the file's own position; off: of fd, a wait's id; off2: of fd2 */
 	uint64_t dev, ino; /* which file the number was when this began */
+	uint64_t dev2, ino2; /* and which one fd2 was */
 	int known; /* and that dev and ino are set */
-	int unused;
+	int known2;
 };
 
 /* A result, IOC_TRY_DISK, or -EAGAIN: wait_fd says what to wait for. Once done it returns the same again. */

@@ -118,3 +118,15 @@ int64_t ioc_ready_poll(struct ioc_ready *r, int fd, int events)
 		res = p.revents & POLLNVAL ? -EBADF : (unsigned short)p.revents;
 	return counted(r, res ? res : -EAGAIN);
 }
+
+int ioc_pidfd(int pid, int *to)
+{
+#ifdef SYS_pidfd_open
+	*to = (int)syscall(SYS_pidfd_open, pid, 0);
+	return *to < 0 ? -errno : 0;
+#else
+	(void)pid;
+	*to = -1;
+	return -ENOSYS;
+#endif
+}

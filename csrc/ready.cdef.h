@@ -9,3 +9,4 @@ int64_t ioc_ready_write(struct ioc_ready *r, int fd, const void *buf, size_t n, 
 int64_t ioc_ready_send(struct ioc_ready *r, int fd, const void *buf, size_t n, int flags);
 int64_t ioc_ready_accept(struct ioc_ready *r, int fd);
 int64_t ioc_ready_poll(struct ioc_ready *r, int fd, int events);
+int ioc_pidfd(int pid, int *to);

@@ -24,4 +24,7 @@ int64_t ioc_ready_send(struct ioc_ready *r, int fd, const void *buf, size_t n, i
 int64_t ioc_ready_accept(struct ioc_ready *r, int fd);
 int64_t ioc_ready_poll(struct ioc_ready *r, int fd, int events);
 
+/* A process's file (pidfd_open, Linux 5.3), stored as by ioc_dup; 0 or a negated errno. */
+int ioc_pidfd(int pid, int *to);
+
 #endif

@@ -331,12 +331,14 @@ def accept(sock: File, *, timeout: float | None = None) -> tuple[socket.socket, 
         many = ready.accept(now.told, number)
         if many >= 0:
             op = ready.taken("accept", number, many)
+            ready.mine(op)
             here.attempt = now
             return op.result()  # type: ignore[no-any-return]
     except BaseException as error:
         if op is None and now.came() >= 0:
             op = ready.taken("accept", number, now.came())
         if op is not None:
+            ready.mine(op)
             error.operation = op  # type: ignore[attr-defined]
         raise
     here.attempt = now
@@ -475,17 +477,13 @@ def waitid(
             return engine.poll(pid_file(), _IN)
         return engine.waitid(idtype, id, options)
 
-    pidfd: list[ready.Duplicate] = []
+    pidfd: list[ready.PidFd] = []
 
     def pid_file() -> int:
         if idtype == os.P_PIDFD:
             return id
         if not pidfd:
-            number = os.pidfd_open(id)
-            try:
-                pidfd.append(ready.Duplicate(number))
-            finally:
-                os.close(number)
+            pidfd.append(ready.PidFd(id))
         return pidfd[0].value
 
     value = blocked(here, call, timeout)

@@ -94,6 +94,7 @@ class Pool:
                 break
             engine = held[-1]
             if engine.closed:
+                self._all.discard(weakref.ref(engine))
                 held.pop()
                 continue
             engine.reap(0)
@@ -151,12 +152,12 @@ class Pool:
         while held:
             engine = held[-1]
             if engine.closed or self.closed:
+                self._all.discard(weakref.ref(engine))  # whoever keeps an operation of it keeps it, too
                 held.pop()
             elif engine.in_flight:
                 self._move(held, self._stuck)
             elif len(self._free) >= IDLE:
                 engine.close()
-                held.pop()
             else:
                 self._move(held, self._free)
                 self._wake()

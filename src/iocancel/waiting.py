@@ -68,10 +68,10 @@ class Waiting:
         """See Blocked."""
         pending, waiter, scope = self._pending, self.waiter, self._scope
         if pending is not None:
+            pending.stop = True  # also where it is cancelled: the wait for what can't be stopped has a bound
             if scope is not None and scope._reached():
                 pending.op._ask(CALLER)  # and whoever waits for it is woken, and sends it
             else:
-                pending.stop = True
                 pending.op._engine._carrier.wake()
         if waiter is not None:
             waiter.awake()

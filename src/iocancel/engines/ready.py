@@ -44,9 +44,22 @@ class Duplicate:
     __slots__ = ("_own", "value")
 
     def __init__(self, fd: int) -> None:
+        # C stores the number where its destructor finds it: no signal's exception comes between.
         self._own = ffi.gc(ffi.new("int *", -1), lib.ioc_dup_close)
-        errors.check(lib.ioc_dup(fd, self._own), "dup")
+        self._open(fd)
         self.value: int = self._own[0]
+
+    def _open(self, number: int) -> None:
+        errors.check(lib.ioc_dup(number, self._own), "dup")
+
+
+class PidFd(Duplicate):
+    """A file that is readable when a process has ended (pidfd_open(2), Linux 5.3), closed when collected."""
+
+    __slots__ = ()
+
+    def _open(self, number: int) -> None:
+        errors.check(lib.ioc_pidfd(number, self._own), "pidfd_open")
 
 
 class _Direct:
@@ -76,11 +89,18 @@ def taken(name: str, fd: int, res: int, value: Any = None) -> Operation[Any]:
     op: Operation[Any] = make(_DIRECT, Kind(name, name), fd)
     op._res = res
     if name == "accept":
+        op._claimed = True  # it closes nothing before whoever asked has it: see `mine`
         op._value = accepted
     elif value is not None:
         op._value = lambda _op, _res: value
     op._state = int(State.ENDED)
     return op
+
+
+def mine(op: Operation[Any]) -> None:
+    """Have it close an accepted connection that nobody takes; run again it changes nothing."""
+    if op._value is accepted:
+        op._claimed = False
 
 
 __all__ = [
@@ -89,8 +109,10 @@ __all__ = [
     "ROOM",
     "Attempt",
     "Duplicate",
+    "PidFd",
     "accept",
     "from_buffer",
+    "mine",
     "poll",
     "read",
     "read_to",
