@@ -77,7 +77,10 @@ def output(running: subprocess.Popen[str]) -> str:
 
 def test_each_example_says_what_it_is() -> None:
     names = sorted(path.stem for path in FOLDER.glob("*.py"))
-    assert names == ["drain", "drop_connection", "read_ahead"]
+    assert names == [
+        *("drain", "drop_connection", "fifo_deadline", "http_deadline"),
+        *("pickle_deadline", "prompt", "read_ahead", "stop_worker"),
+    ]
     for name in names:
         module = example(name)
         assert f"python examples/{name}.py" in module.__doc__
@@ -189,3 +192,87 @@ def test_drain_as_a_program() -> None:
     lines = out.splitlines()
     assert "completed  b'last words'" in lines[1]
     assert lines[-1].startswith(f"{len(lines) - 2} cancelled, 1 completed of {len(lines) - 1}")
+
+
+# Plain threads
+
+
+BLOCKING = {
+    "fifo_deadline": [
+        "before anybody writes: nothing in time",
+        "half of a line: nothing in time",
+        r"the other half: b'half of a line\n'",
+        "the writer has gone: b''",
+    ],
+    "stop_worker": [
+        "the worker got b'a message'",
+        "the worker has ended, cancelled: True",
+        "nothing reads any more: b'later' is still there",
+    ],
+    "http_deadline": [
+        "the client: the 0.3 s of fail_after() are over",
+        "the server: the client has gone",
+    ],
+    "pickle_deadline": [
+        "a whole value: {'answer': 42}",
+        "half a value: the 0.1 s of fail_after() are over",
+    ],
+}
+
+
+def have(system: str) -> None:
+    try:
+        iocancel.open_engine(system).close()
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("system", ["uring", "libaio"])
+@pytest.mark.parametrize("name", sorted(BLOCKING))
+def test_blocking_calls_that_end(name: str, system: str) -> None:
+    have(system)
+    assert output(program(name, IOCANCEL_ENGINE=system)).splitlines() == BLOCKING[name]
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    """A pseudo-terminal: the side of who types, and that of the program."""
+    import pty
+
+    ends = pty.openpty()
+    yield ends
+    for fd in ends:
+        os.close(fd)
+
+
+def test_a_prompt_is_answered_or_not(terminal: tuple[int, int]) -> None:
+    typed, tty = terminal
+    ask = example("prompt").ask
+    assert ask(tty, "? ", 0.01) is None
+    os.write(typed, b"somebo")  # not a line yet
+    assert ask(tty, "? ", 0.01) is None
+    os.write(typed, b"dy\n")
+    assert ask(tty, "? ", BOUND) == "somebody"
+    assert os.read(typed, 2) == b"? "
+
+
+def test_prompt_as_a_program(terminal: tuple[int, int]) -> None:
+    typed, tty = terminal
+    # The first terminal that the leader of a session opens is its own, /dev/tty.
+    code = "import os, sys; os.open(sys.argv[1], os.O_RDWR); os.execv(sys.executable, sys.argv[1:])"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, os.ttyname(tty), str(FOLDER / "prompt.py"), str(BOUND)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        try:
+            asked = b""
+            while not asked.endswith(b"? "):
+                asked += os.read(typed, 100)
+            os.write(typed, b"Ann\n")
+            out, _ = running.communicate(timeout=BOUND)
+        finally:
+            running.kill()
+    assert running.returncode == 0
+    assert out == "Hello, Ann.\n"

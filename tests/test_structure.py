@@ -31,6 +31,10 @@ ALLOWED = {
     "pool": {"engines", "operation", "errors"},
     "waiting": {"engines", "operation", "errors", "scope", "pool"},
     "blocking": {"waiting", "engines", "operation", *WRAPPERS, "errors", "scope"},
+    "transfers": {"waiting", "engines", "operation", "errors", "scope"},
+    "streams": {"transfers", "blocking", "scope", "waiting", "engines", "operation", "errors"},
+    "files": {"transfers", "engines", "operation", "errors"},
+    "sockets": {"files", "blocking", "operation", "errors"},
 }
 # The engines' hot paths fill and reap by themselves: by `Sqe` objects it takes ten times as long.
 NATIVE = {"uring", "libaio", "posix_aio", "engines", "doctor"}  # doctor: which libraries it was built with

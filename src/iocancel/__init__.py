@@ -25,7 +25,21 @@ from iocancel.errors import (
 )
 
 if TYPE_CHECKING:
-    from iocancel import blocking, doctor, engines, libaio, operation, pool, posix_aio, scope, testing, uring
+    from iocancel import (
+        blocking,
+        doctor,
+        engines,
+        files,
+        libaio,
+        operation,
+        pool,
+        posix_aio,
+        scope,
+        sockets,
+        streams,
+        testing,
+        uring,
+    )
     from iocancel.blocking import (
         accept,
         connect,
@@ -52,6 +66,7 @@ if TYPE_CHECKING:
         writev,
     )
     from iocancel.engines import open_engine
+    from iocancel.files import BufferedReader, RawFile
     from iocancel.operation import Engine, Operation, Outcome, Reach, Verdict
     from iocancel.scope import (
         CancelScope,
@@ -63,10 +78,13 @@ if TYPE_CHECKING:
         move_on_after,
         move_on_at,
     )
+    from iocancel.sockets import Socket, create_connection
+    from iocancel.streams import Listener, Stream
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BufferedReader",
     "CancelNotFound",
     "CancelScope",
     "CancelTimeout",
@@ -75,12 +93,16 @@ __all__ = [
     "Engine",
     "EngineUnavailable",
     "FeatureUnavailable",
+    "Listener",
     "Operation",
     "OperationCancelled",
     "OperationTimedOut",
     "Outcome",
     "QueueFull",
+    "RawFile",
     "Reach",
+    "Socket",
+    "Stream",
     "Verdict",
     "WrongThread",
     "__version__",
@@ -89,12 +111,14 @@ __all__ = [
     "check",
     "checkpoint",
     "connect",
+    "create_connection",
     "current_effective_deadline",
     "current_scope",
     "doctor",
     "engines",
     "fail_after",
     "fail_at",
+    "files",
     "fsync",
     "futex_wait",
     "libaio",
@@ -118,7 +142,9 @@ __all__ = [
     "sleep",
     "sleep_forever",
     "sleep_until",
+    "sockets",
     "splice",
+    "streams",
     "tee",
     "testing",
     "uring",
@@ -129,13 +155,30 @@ __all__ = [
 ]
 
 _LATE = frozenset(
-    "blocking doctor engines libaio operation pool posix_aio scope testing uring".split()  # noqa: SIM905
+    [
+        "blocking",
+        "doctor",
+        "engines",
+        "files",
+        "libaio",
+        "operation",
+        "pool",
+        "posix_aio",
+        "scope",
+        "sockets",
+        "streams",
+        "testing",
+        "uring",
+    ]
 )
 _NAMES = {
     "engines": "open_engine",
     "operation": "Engine Operation Outcome Reach Verdict",
     "scope": "CancelScope checkpoint current_effective_deadline current_scope fail_after fail_at "
     "move_on_after move_on_at",
+    "streams": "Listener Stream",
+    "files": "BufferedReader RawFile",
+    "sockets": "Socket create_connection",
     "blocking": "accept connect fsync futex_wait open poll read readv recv recv_into recvmsg send sendall "
     "sendmsg sleep sleep_forever sleep_until splice tee waitid write write_all writev",
 }

@@ -21,7 +21,7 @@ import threading
 import time
 import weakref
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from iocancel.errors import Cancelled
 
@@ -275,12 +275,12 @@ class FailScope(CancelScope):
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> Literal[False]:
         """End the block."""
-        caught = super().__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)
         if self.cancelled_caught:
             raise TimeoutError(_over(self)) from error
-        return caught
+        return False
 
 
 def _over(scope: CancelScope) -> str:
