@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Job:
     """A work that one side does, so many times in a round."""
 
-    side: str  # "c"; "ours", "engine"; "peer", "caio", "fio"; "standard" (Python's own)
+    side: str  # "c"; "ours", "engine"; "peer", "caio", "fio"; "standard" (Python's own), "blocking" (both)
     work: str
     repetitions: int
 
@@ -27,6 +27,7 @@ class Row:
     target: float | None = None
     against: str = ""  # what it is compared with, where that is not C (or the work's own name)
     base_items: int | None = None  # of one repetition of the base, where it has not as many
+    limit: float | None = None  # nanoseconds that the median of all repetitions may take: its spread is told
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,40 @@ def _reads() -> Case:
     )
 
 
+def _ready() -> Case:
+    """A pipe that is ready."""
+    about = "64 bytes of a ready pipe"
+    plain, selected = Job("blocking", "os-read", 5), Job("blocking", "select-read", 5)
+    ours, scoped = Job("blocking", "read", 5), Job("blocking", "read-in-scope", 5)
+    by_timeout = f"iocancel.read(fd, n, timeout=1) of {about}"
+    by_scope = f"iocancel.read(fd, n) of {about}, within fail_after()"
+    return Case(
+        "ready",
+        (
+            Row("ready", by_timeout, 1000, plain, ours, against="os.read"),
+            Row("ready", by_timeout, 1000, selected, ours, target=1.0, against="select + os.read"),
+            Row("ready in scope", by_scope, 1000, plain, scoped, against="os.read"),
+            Row("ready in scope", by_scope, 1000, selected, scoped, against="select + os.read"),
+        ),
+    )
+
+
+def _latency() -> Case:
+    """How long after it was told a thread knows."""
+    about = "from scope.cancel() in one thread to Cancelled in another's read of a silent pipe"
+    by_signal = "from os.kill() in another thread to KeyboardInterrupt in a read of a silent pipe"
+    wake, cancel = Job("blocking", "wake", 10), Job("blocking", "cancel", 10)
+    select, interrupt = Job("blocking", "interrupt-select", 10), Job("blocking", "interrupt", 10)
+    return Case(
+        "latency",
+        (
+            Row("cancel", about, 1, wake, cancel, against="os.read woken by a byte", limit=100_000),
+            Row("Ctrl-C", by_signal, 1, select, interrupt, against="select.select", limit=5_000_000),
+        ),
+        share=2,
+    )
+
+
 _CASES = (
     _against_c(
         "cancel-1024", "cancel", "cancel 1,024 polls by user_data and reap all", 1024, 2.0, (10, 1, 5)
@@ -162,5 +197,7 @@ _CASES = (
     _instead_of_any_all(4096, 20),
     _instead_of_any_all(16384, 50, target=1 / 250),  # 4 s each time; 60,000 would take a minute
     _reads(),
+    _ready(),
+    _latency(),
 )
 CASES = {case.name: case for case in _CASES}

@@ -18,6 +18,8 @@ class Measured:
 
     rounds: list[dict[Job, float]] = field(default_factory=list)
     failed: dict[Job, str] = field(default_factory=dict)
+    each: dict[Job, list[int]] = field(default_factory=dict)
+    """The nanoseconds of every repetition of all rounds."""
 
 
 def measure(case: Case, rounds: int, baseline: list[str], peers: Mapping[str, Path | str]) -> Measured:
@@ -41,9 +43,13 @@ def measure(case: Case, rounds: int, baseline: list[str], peers: Mapping[str, Pa
                 if job in measured.failed:
                     continue
                 try:
-                    times[job] = median(sides[job.side].times(job.work, job.repetitions))
+                    repetitions = sides[job.side].times(job.work, job.repetitions)
                 except SideFailedError as error:
                     _fail(measured, case, job.side, error)
+                    continue
+                times[job] = median(repetitions)
+                if number:
+                    measured.each.setdefault(job, []).extend(repetitions)
             if number:
                 measured.rounds.append(times)
     return measured

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 from benchmarks.cases import Case, Job, Row
@@ -16,6 +16,7 @@ METHOD = (
 )
 
 AGAINST_C = ("", "C ns", "ours ns", "peer ns", "ours/C (min-max)", "target", "ours/peer (min-max)", "")
+LATENCY = ("", "p10 us", "p50 us", "p90 us", "most us", "beside", "its us", "ratio (min-max)", "")
 BESIDE = ("", "against", "its ns", "ns", "its per s", "per s", "ratio (min-max)", "target", "")
 
 
@@ -36,6 +37,15 @@ class Ratio:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Nanoseconds of all repetitions of all rounds: a tenth is below the first, a tenth above the last."""
+
+    p10: float
+    p50: float
+    p90: float
+
+
+@dataclass(frozen=True)
 class Result:
     """A row with its figures. `ok` is None where there is no target."""
 
@@ -50,6 +60,8 @@ class Result:
     ratio_to_peer: Ratio | None
     ok: bool | None
     notes: tuple[str, ...]
+    spread: Spread | None = None
+    limit: float | None = None
 
 
 def results(case: Case, measured: Measured) -> list[Result]:
@@ -73,6 +85,12 @@ def _result(row: Row, measured: Measured) -> Result:
             missed.append(f"{_short(ratio.median)} times {base}, the target is {row.target:g}")
         if to_peer is not None and to_peer.median >= 1:
             missed.append(f"behind the peer: {to_peer.median:.2f} times its time")
+    spread = _spread(row.ours, measured) if row.limit is not None else None
+    if row.limit is not None:
+        if spread is None:
+            missed.append("not measured")
+        elif spread.p50 > row.limit:
+            missed.append(f"the median is {_us(spread.p50)} us, the limit {_us(row.limit)}")
     return Result(
         name=row.name,
         about=row.about,
@@ -83,8 +101,10 @@ def _result(row: Row, measured: Measured) -> Result:
         ratio=ratio,
         target=row.target,
         ratio_to_peer=to_peer,
-        ok=None if row.target is None else not missed,
+        ok=None if row.target is None and row.limit is None else not missed,
         notes=(*missed, *notes),
+        spread=spread,
+        limit=row.limit,
     )
 
 
@@ -102,6 +122,14 @@ def _ratio(job: Job, base: Job, measured: Measured, scale: float = 1.0) -> Ratio
         return None
     ratios = [times[job] / times[base] * scale for times in measured.rounds]
     return Ratio(median(ratios), min(ratios), max(ratios))
+
+
+def _spread(job: Job, measured: Measured) -> Spread | None:
+    every = measured.each.get(job, [])
+    if job in measured.failed or len(every) < 2:
+        return None
+    tenths = quantiles(every, n=10, method="inclusive")
+    return Spread(tenths[0], tenths[4], tenths[8])
 
 
 def missed(found: Iterable[Result]) -> list[str]:
@@ -127,7 +155,11 @@ def table(found: list[Result], peer: str) -> str:
     against_c = [result for result in found if result.base == "C"]
     if against_c:
         lines += _columns([AGAINST_C, *map(_against_c, against_c)])
-    beside = [result for result in found if result.base != "C"]
+    latencies = [result for result in found if result.limit is not None]
+    if latencies:
+        lines += [""] if lines else []
+        lines += _columns([LATENCY, *map(_latency, latencies)])
+    beside = [result for result in found if result.base != "C" and result.limit is None]
     if beside:
         lines += [""] if lines else []
         lines += _columns([BESIDE, *map(_beside, beside)])
@@ -165,6 +197,27 @@ def _beside(result: Result) -> tuple[str, ...]:
         _target(result),
         _WORDS[result.ok],
     )
+
+
+def _latency(result: Result) -> tuple[str, ...]:
+    spread, limit = result.spread, result.limit
+    return (
+        result.name,
+        *("-" if spread is None else _us(value) for value in _tenths(spread)),
+        "" if limit is None else _us(limit),
+        result.base,
+        "-" if result.base_ns is None else _us(result.base_ns),
+        _or_dash(result.ratio),
+        _WORDS[result.ok],
+    )
+
+
+def _tenths(spread: Spread | None) -> tuple[float, float, float]:
+    return (0.0, 0.0, 0.0) if spread is None else (spread.p10, spread.p50, spread.p90)
+
+
+def _us(ns: float) -> str:
+    return f"{ns / 1000:,.0f}" if ns >= 100_000 else f"{ns / 1000:.1f}"
 
 
 _WORDS = {True: "ok", False: "MISSED", None: ""}

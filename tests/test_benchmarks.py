@@ -78,7 +78,10 @@ def test_json_has_every_case() -> None:
         **{f"cancel-all-{pending}": 4.0 for pending in (64, 1024, 4096, 16384, 60000)},
         "cancel-all-16384 growth": 1.5,
         "instead-16384": 1 / 250,
+        "ready": 1.0,
     }
+    limits = {row["name"]: row["limit"] for row in said["cases"] if row["limit"] is not None}
+    assert limits == {"cancel": 100_000, "Ctrl-C": 5_000_000}  # nanoseconds
     for row in said["cases"]:
         if row["ratio"] is None:  # an old kernel, say, which lacks what is measured
             assert row["notes"]
@@ -87,7 +90,14 @@ def test_json_has_every_case() -> None:
         assert row["ours_ns"] > 0
         assert row["ratio"]["min"] <= row["ratio"]["median"] <= row["ratio"]["max"]
         assert row["peer_ns"] is None
-        assert row["ok"] is (None if row["target"] is None else row["name"] not in said["missed"])
+        if row["limit"] is not None:
+            spread = row["spread"]
+            assert 0 < spread["p10"] <= spread["p50"] <= spread["p90"]
+            assert row["ok"] is (spread["p50"] <= row["limit"])
+        elif row["target"] is None:
+            assert row["ok"] is None
+        else:
+            assert row["ok"] is (row["name"] not in said["missed"])
 
 
 @pytest.mark.usefixtures("can_measure")
@@ -240,6 +250,101 @@ def test_exit_status(
     capsys.readouterr()
     found[:] = [judge((100.0, 150.0, 400.0))]
     assert command.main(["--no-peer", "one"]) == 0
+
+
+# Latencies
+
+
+def latency(times: list[int], limit: float | None = 100_000.0, failed: str = "") -> Any:
+    """The result of a row with a limit, of the nanoseconds of each repetition."""
+    from benchmarks.cases import Case, Job, Row
+    from benchmarks.measure import Measured
+    from benchmarks.report import results
+
+    base, ours = Job("blocking", "wake", 3), Job("blocking", "cancel", 3)
+    row = Row("cancel", "about it", 1, base, ours, against="a byte", limit=limit)
+    measured = Measured([{base: 1000.0, ours: 2000.0}], each={ours: times} if times else {})
+    if failed:
+        measured.failed[ours] = failed
+    [result] = results(Case("latency", (row,)), measured)
+    return result
+
+
+def test_a_latency_has_its_spread() -> None:
+    from benchmarks.report import table
+
+    result = latency([1000 * number for number in range(1, 102)])
+    assert (result.spread.p10, result.spread.p50, result.spread.p90) == (11_000, 51_000, 91_000)
+    assert result.ok is True
+    assert result.ratio.median == 2.0
+    text = table([result], "left out")
+    for word in ("p10 us", "11.0", "51.0", "91.0", "100", "a byte", "1.0", "ok"):
+        assert word in text
+    assert "its per s" not in text
+
+
+def test_a_latency_over_its_limit_is_missed() -> None:
+    from benchmarks.report import missed
+
+    result = latency([90_000, 101_000, 500_000])
+    assert result.ok is False
+    assert result.notes == ("the median is 101 us, the limit 100",)
+    assert missed([result]) == ["cancel"]
+
+
+def test_a_latency_just_at_its_limit() -> None:
+    assert latency([90_000, 100_000, 500_000]).ok is True
+
+
+@pytest.mark.parametrize(("times", "failed"), [([], ""), ([5], ""), ([1, 2, 3], "it fell ill")])
+def test_a_latency_that_was_not_measured_is_missed(times: list[int], failed: str) -> None:
+    from benchmarks.report import table
+
+    result = latency(times, failed=failed)
+    assert result.ok is False
+    assert result.spread is None
+    assert result.notes[0] == "not measured"
+    assert "MISSED" in table([result], "left out")
+
+
+def test_every_repetition_of_every_round_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import measure as measuring
+    from benchmarks.cases import Case, Job, Row
+    from benchmarks.sides import Side
+
+    counting = "n = 0\nwhile line := input(): n += 10; print(n, n + 1, n + 5, flush=True)"
+    monkeypatch.setattr(measuring, "start", lambda *_: Side([sys.executable, "-c", counting]))
+    job = Job("blocking", "work", 3)
+    measured = measuring.measure(Case("case", (Row("case", "about it", 1, job, job),)), 2, [], {})
+    assert measured.rounds == [{job: 21.0}, {job: 31.0}]  # the first round warms up
+    assert measured.each == {job: [20, 21, 25, 30, 31, 35]}
+
+
+def test_a_work_with_clocks_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import io
+
+    from benchmarks.works import Work, serve
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("it 2\n"))
+    serve({"it": Work(lambda: (1, 0), (1, 0), took=lambda: 17)})
+    assert capsys.readouterr().out.strip() == "17 17"
+
+
+def test_blocking_works_do_what_they_say() -> None:
+    from benchmarks.cases import CASES
+    from benchmarks.sides import start
+
+    if os.environ.get("IOCANCEL_SANITIZE"):
+        pytest.skip("a sanitized build is not what is measured")
+    jobs = {job for name in ("ready", "latency") for job in CASES[name].jobs}
+    assert {job.side for job in jobs} == {"blocking"}
+    with start("blocking", [], None) as side:
+        for job in sorted(jobs, key=str):  # it ends where one does not bring what it is to bring
+            times = side.times(job.work, 2)
+            assert len(times) == 2
+            assert min(times) > 0
 
 
 # The sides

@@ -259,7 +259,10 @@ def test_a_prompt_is_answered_or_not(terminal: tuple[int, int]) -> None:
 def test_prompt_as_a_program(terminal: tuple[int, int]) -> None:
     typed, tty = terminal
     # The first terminal that the leader of a session opens is its own, /dev/tty.
-    code = "import os, sys; os.open(sys.argv[1], os.O_RDWR); os.execv(sys.executable, sys.argv[1:])"
+    code = (
+        "import os, sys; os.open(sys.argv[1], os.O_RDWR); "
+        "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code, os.ttyname(tty), str(FOLDER / "prompt.py"), str(BOUND)],
         stdout=subprocess.PIPE,
@@ -269,7 +272,7 @@ def test_prompt_as_a_program(terminal: tuple[int, int]) -> None:
         try:
             asked = b""
             while not asked.endswith(b"? "):
-                asked += os.read(typed, 100)
+                asked += iocancel.read(typed, 100, timeout=BOUND)
             os.write(typed, b"Ann\n")
             out, _ = running.communicate(timeout=BOUND)
         finally:

@@ -160,8 +160,8 @@ class Transfer(Waiting):
         if now is not None and now.came() >= 0:
             op = self._op
             if op is None:
-                op = self._op = ready.taken("accept", fd, -1)
-            op._res = now.came()  # behind the store: one that was dropped with the fd in it would close it
+                op = self._op = ready.taken("accept", fd, now.came())
+            ready.mine(op)  # behind the store: one that was dropped before would close the fd
             return op
         return self.operation()
 

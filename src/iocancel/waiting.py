@@ -23,7 +23,7 @@ from iocancel.errors import CancelTooLate, OperationTimedOut
 from iocancel.operation import FdOperation, Operation, Outcome
 from iocancel.operation.core import expiry
 from iocancel.operation.leading import Stoppable, Waiter
-from iocancel.operation.operation import CALLER, CLOSING, DEADLINE, RELEASING
+from iocancel.operation.operation import CALLER, CLOSING, DEADLINE, IN_FLIGHT, RELEASING
 from iocancel.scope import Here, cancelled
 
 Start = Callable[[Any], Operation[Any]]
@@ -68,11 +68,14 @@ class Waiting:
         """See Blocked."""
         pending, waiter, scope = self._pending, self.waiter, self._scope
         if pending is not None:
-            pending.stop = True  # also where it is cancelled: the wait for what can't be stopped has a bound
-            if scope is not None and scope._reached():
-                pending.op._ask(CALLER)  # and whoever waits for it is woken, and sends it
-            else:
-                pending.op._engine._carrier.wake()
+            op = pending.op
+            if scope is None or not scope._reached():
+                pending.stop = True
+                op._engine._carrier.wake()
+            # Stopped right here, where the system lets any thread do that: its ending wakes who waits for it.
+            elif op._state != IN_FLIGHT or not op._engine._carrier.stop(op):
+                pending.stop = True  # the wait for what can't be stopped has a bound
+                op._ask(CALLER)  # whoever waits is woken, and sends it
         if waiter is not None:
             waiter.awake()
 

@@ -3,7 +3,8 @@
 The parts: `check` has what is believed about one operation and the memory around it, and what watches the
 engine from outside; `actors` and `sockets` know one kind of file each, what can be done with it, and how to
 account for every byte and connection; `rounds` plays them at random, by one thread or by several; `handover`
-looks for requests that are forgotten when the leading thread leaves.
+looks for requests that are forgotten when the leading thread leaves; `threads` has many threads with blocking
+verbs and cancel scopes, and `lanes` what they wait on.
 
 The unit is a round: one engine, opened and closed, and a few hundred to a few thousand operations. What a
 round does is drawn from (seed, scenario, engine, threads, round) and from nothing that happens in it. So a

@@ -11,15 +11,21 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import iocancel
 from iocancel.errors import EngineUnavailable, FeatureUnavailable
-from tools.race import handover, rounds
+from tools.race import handover, rounds, threads
 from tools.race.check import Failure, Resources, resident
 from tools.race.rounds import SCENARIOS, Options
 
 ENGINES = ("uring", "libaio", "posix_aio")
+KINDS: dict[str, tuple[ModuleType, tuple[int, ...]]] = {
+    "handover": (handover, (2,)),
+    "threads": (threads, threads.THREADS),
+}
+"""Rounds of another kind: what plays them, and with how many threads by turns."""
 _EVERY = 25  # rounds between two looks at what the process has
 _GROWTH = 16 << 20  # bytes that it may have grown by in the second half
 
@@ -44,10 +50,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--seed", type=int, default=None, help="what everything is drawn from (default: random)"
     )
     parser.add_argument("--engine", choices=("all", *ENGINES), default="all")
-    parser.add_argument(
-        "--threads", type=int, default=None, help="one number (default: 1, 2, 4 and 8 by turns)"
-    )
-    parser.add_argument("--scenario", choices=("all", "handover", *SCENARIOS), default="all")
+    parser.add_argument("--threads", type=int, default=None, help="one number (default: several by turns)")
+    parser.add_argument("--scenario", choices=("all", *KINDS, *SCENARIOS), default="all")
     parser.add_argument("--seconds", type=float, default=None, help="stop after these, whatever was done")
     parser.add_argument("--round", type=int, default=None, help="play this round only (of a failure)")
     parser.add_argument("--round-ops", type=int, default=2000, help="operations a round")
@@ -71,13 +75,12 @@ def engines(wanted: str) -> tuple[list[str], dict[str, str]]:
 
 def plan(args: argparse.Namespace, names: Sequence[str]) -> Iterator[tuple[int, Options]]:
     """Round after round: its number, and its options. For ever."""
-    threads = (1, 2, 4, 1, 8) if args.threads is None else (args.threads,)
-    scenarios = (*SCENARIOS, "handover") if args.scenario == "all" else (args.scenario,)
+    scenarios = (*SCENARIOS, *KINDS) if args.scenario == "all" else (args.scenario,)
     number = 0
     while True:
         for scenario in scenarios:
             for engine in names:
-                for many in threads if scenario != "handover" else (2,):
+                for many in by_turns(scenario, args.threads):
                     yield (
                         number if args.round is None else args.round,
                         Options(
@@ -89,6 +92,12 @@ def plan(args: argparse.Namespace, names: Sequence[str]) -> Iterator[tuple[int, 
                         ),
                     )
         number += 1
+
+
+def by_turns(scenario: str, threads: int | None) -> tuple[int, ...]:
+    """How many threads a scenario is played by, one round each; `threads` is what was asked for."""
+    usual = KINDS[scenario][1] if scenario in KINDS else (1, 2, 4, 1, 8)
+    return usual if threads is None or scenario == "handover" else (threads,)
 
 
 def again(number: int, options: Options) -> str:
@@ -109,8 +118,9 @@ def again(number: int, options: Options) -> str:
 
 def play(number: int, options: Options) -> int:
     """One round, of whichever kind."""
-    game: Callable[[Options, int], int] = handover.play if options.scenario == "handover" else rounds.play
-    return game(options, number)
+    played = KINDS[options.scenario][0] if options.scenario in KINDS else rounds
+    done: int = played.play(options, number)
+    return done
 
 
 def check_growth(totals: Totals) -> None:
@@ -144,7 +154,7 @@ def race(args: argparse.Namespace, names: Sequence[str], say: Callable[[str], An
             if not isinstance(error, Failure):
                 say("".join(traceback.format_exception(error)))
             say(f"seed {options.seed}, round {number}; again: {again(number, options)}")
-            if options.threads > 1 or options.scenario == "handover":
+            if options.threads > 1 or options.scenario in KINDS:
                 say("(several threads: the same plan, but not the same schedule; it may take several tries)")
             return 1
         total.ops += done

@@ -105,6 +105,9 @@ class Cancelling(Leading):
             if head.__class__ is list:  # of `cancel`: in order already
                 many = 1
                 self._send_these(head)
+            elif len(asked) == 1:
+                many = 1
+                self._send_these([head])
             else:
                 singles = self._singles()
                 many = len(singles)

@@ -82,6 +82,17 @@ class Carrier(Protocol):
         """
         ...
 
+    def stop(self, op: Operation[Any]) -> bool:
+        """Stop an operation that is in flight at once, where any thread may do that.
+
+        From anywhere, also in a signal's handler. It never waits.
+
+        Returns:
+            Whether it was found and stopped: its record comes, and ends a `go` that waits. False where its
+            cancel has to be asked for as any other.
+        """
+        ...
+
     def records(self) -> list[Record]:
         """What has come."""
         ...

@@ -62,7 +62,8 @@ class Stoppable(Pending):
 
     def first(self) -> Any:
         """The operation; None where it is done, or the wait is to end."""
-        return None if self.stop else super().first()
+        op = self.op
+        return None if self.stop or op._state >= self._enough else op
 
 
 class Waiter:

@@ -322,6 +322,10 @@ class ScriptedCarrier:
         """See Carrier. One step: an interrupted one would let a multishot's value come twice."""
         del self._records[:many]
 
+    def stop(self, op: Operation[Any]) -> bool:  # noqa: ARG002
+        """See Carrier: only who waits cancels here."""
+        return False
+
     def wake(self) -> None:
         """See Carrier."""
         try:

@@ -344,6 +344,10 @@ class LibaioCarrier:
         contexts.reap(False, 0)
         self._take_events()
 
+    def stop(self, op: Operation[Any]) -> bool:  # noqa: ARG002
+        """See Carrier: only who waits cancels here."""
+        return False
+
     def wake(self) -> None:
         """See Carrier."""
         lib.ioc_wake_set(self._wake)

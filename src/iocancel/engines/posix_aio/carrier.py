@@ -205,6 +205,10 @@ class PosixAioCarrier(Moving):
         """See Carrier: there are no records of its own."""
         raise AssertionError((token, res))
 
+    def stop(self, op: Operation[Any]) -> bool:  # noqa: ARG002
+        """See Carrier: only who waits cancels here."""
+        return False
+
     def wake(self) -> None:
         """See Carrier."""
         lib.ioc_wake_set(self._wake)

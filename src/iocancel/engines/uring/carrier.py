@@ -26,6 +26,7 @@ from iocancel.engines.uring import entries as _entries
 from iocancel.engines.uring import multishot
 from iocancel.engines.uring.ring import EngineRing, open_ring
 from iocancel.operation import ANSWER, OTHER, Operation, Reach
+from iocancel.operation.operation import CALLER
 from iocancel.uring.core import RECORD
 from iocancel.uring.sqe import FEATURE_SINCE
 
@@ -37,6 +38,7 @@ _PATIENCE = 5.0  # seconds for what a worker is executing to end, once its deadl
 _WITH_FLAGS = {"recv": 1, "send": 1, "recvmsg": 2, "sendmsg": 2}  # where prepare's arguments have them
 _NULL = ffi.NULL
 _from_buffer, _TOKENS = ffi.from_buffer, ffi.typeof("uint64_t[]")
+_sync_cancel = lib.ioc_sync_cancel
 _enter, _cancel_many = lib.ioc_enter, lib.ioc_cancel_many
 
 
@@ -90,6 +92,8 @@ class UringCarrier:
         self._prepare: dict[str, Callable[..., None]] = {}
         self._groups = 0
         self._stuck = 0
+        # Synchronous cancels (6.0): nothing is there yet to be found.
+        self._stops = _sync_cancel(self._ring._handle, 1, -1, 0, 0, 0, 0) == -errno.ENOENT
         self._fill_table()
 
     def _fill_table(self) -> None:
@@ -172,6 +176,14 @@ class UringCarrier:
         if res < 0:
             ring.took(res, "io_uring_enter")
         return bool(sent[1] == many == ring.out.n)
+
+    def stop(self, op: Operation[Any]) -> bool:
+        """See Carrier. "Not found" may also be not submitted yet; -ETIME is what a worker executes."""
+        if not self._stops:
+            return False
+        if not op._why:  # before its ending can be seen
+            op._why = CALLER
+        return bool(_sync_cancel(self._ring._handle, op._token, -1, 0, 0, 0, 0) == 0)
 
     # Out
 

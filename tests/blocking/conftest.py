@@ -1,0 +1,181 @@
+"""A pool of each engine, and what each test's teardown looks for."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from iocancel import EngineUnavailable, _lifetime, open_engine, pool
+from iocancel.libaio import kernel
+from iocancel.operation import VERBS
+from iocancel.pool import Pool
+from iocancel.uring import limbo
+
+from .helpers import ENGINES, open_fds, until, warm, whole
+
+REQUIRED = frozenset(filter(None, os.environ.get("IOCANCEL_REQUIRE", "").split(",")))
+
+
+@functools.cache
+def unavailable(name: str) -> str:
+    """Why an engine can't be had here; empty where it can. It probes what is probed once a process."""
+    try:
+        with open_engine(name) as engine:
+            for verb in VERBS:
+                engine.supports(verb)
+    except EngineUnavailable as error:
+        return f"no {name} here: {error}"
+    return ""
+
+
+POOLS: dict[str, Pool] = {}
+KEPT: dict[str, Any] = {}
+"""Of each pool the engine that every test finds in it."""
+
+
+def pool_of(name: str) -> Pool:
+    """A pool of an engine, with one in it: it takes long to give them back."""
+    if not POOLS:
+        gc.collect()
+        gc.freeze()  # what pytest has need not be looked through behind each test
+    if name not in POOLS:
+        made = POOLS[name] = Pool(name)
+        made.name = name  # it was probed
+        KEPT[name] = warm(made)
+    return POOLS[name]
+
+
+def only_one(made: Pool) -> None:
+    """Close all but the one that the next test is to find."""
+    for engine in list(made._free):
+        if engine is not KEPT.get(made.name):
+            engine.close()
+            made._free.remove(engine)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def closed_at_the_end() -> Iterator[None]:
+    yield
+    for made in POOLS.values():
+        made.close()
+    POOLS.clear()
+    KEPT.clear()
+
+
+def all_free() -> bool:
+    """Whether the system has given back what was closed: it does so somewhat later."""
+    kernel.sweep()
+    return not (limbo.sweep() or kernel._abandoned)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    made = [pool_of(each) for each in ENGINES if not unavailable(each)]
+    pool.current.close()  # of an earlier test that used the process's own
+    pool.current = Pool()
+    fds, threads, kept = open_fds(), set(threading.enumerate()), _lifetime.kept()
+    yield
+    for each in made:
+        only_one(each)
+    gc.collect()
+    until(all_free, "what the system may write to is all free")
+    assert _lifetime.kept() == kept, "something was kept for ever"
+    assert not set(threading.enumerate()) - threads, "a thread was left running"
+    was = signal.set_wakeup_fd(-1)
+    assert was == -1, "the wake-up of signals was left behind"
+    left = {number: to for number, to in open_fds().items() if fds.get(number) != to}
+    assert not left, f"fds left open: {left}"
+
+
+@pytest.fixture(params=ENGINES)
+def engine_pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    """The process's pool is one of this engine."""
+    name = str(request.param)
+    with of_engine(name) as found:
+        yield found
+
+
+class of_engine:
+    """Make the process's pool one of an engine's; check it at the end."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> Pool:
+        reason = unavailable(self._name)
+        if reason:
+            if self._name in REQUIRED:
+                pytest.fail(f"{reason} (and IOCANCEL_REQUIRE names it)")
+            pytest.skip(reason)
+        self._before = pool.current
+        made = pool.current = pool_of(self._name)
+        return made
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        made = pool.current
+        try:
+            if error is None:
+                whole()
+        finally:
+            pool.current = self._before
+            if error is not None and POOLS.get(self._name) is made:
+                del POOLS[self._name], KEPT[self._name]
+                made.close()
+
+
+@pytest.fixture
+def pipes() -> Iterator[Callable[[], tuple[int, int]]]:
+    """Makes pipes; their ends may be closed by the test before its end."""
+    made: list[tuple[int, os.stat_result]] = []
+
+    def make() -> tuple[int, int]:
+        ends = os.pipe()
+        made.extend((end, os.fstat(end)) for end in ends)
+        return ends
+
+    yield make
+    for end, was in made:
+        try:
+            now = os.fstat(end)
+        except OSError:
+            continue
+        if (now.st_dev, now.st_ino) == (was.st_dev, was.st_ino):
+            os.close(end)
+
+
+@pytest.fixture
+def pipe(pipes: Callable[[], tuple[int, int]]) -> tuple[int, int]:
+    """An empty pipe: its read end and its write end."""
+    return pipes()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two connected stream sockets of the Unix domain."""
+    a, b = socket.socketpair()
+    with a, b:
+        yield a, b
+
+
+@pytest.fixture
+def handler() -> Iterator[Callable[[Callable[[], object]], None]]:
+    """Sets what SIGUSR1 does."""
+    before = signal.getsignal(signal.SIGUSR1)
+
+    def on(act: Callable[[], object]) -> None:
+        def handle(number: int, frame: FrameType | None) -> None:
+            act()
+
+        signal.signal(signal.SIGUSR1, handle)
+
+    yield on
+    signal.signal(signal.SIGUSR1, before)
