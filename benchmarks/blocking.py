@@ -15,7 +15,7 @@ from iocancel.errors import Cancelled
 
 READS = 1000  # of a ready pipe, in one repetition
 SIZE = 64  # bytes of each
-_SETTLE = 0.002  # seconds, until whoever is to be woken sleeps in the kernel
+_IDLE = 0.002  # seconds after which a virtual machine's idle processors are given to others
 
 
 def ready() -> dict[str, Work]:
@@ -57,20 +57,31 @@ def ready() -> dict[str, Work]:
     return {name: Work(run, wanted, fill) for name, run in works.items()}
 
 
+def asleep(thread: int) -> None:
+    """Return when a thread sleeps in the kernel."""
+    with open(f"/proc/self/task/{thread}/stat", "rb", buffering=0) as file:
+        while file.read().rpartition(b") ")[2][:1] != b"S":
+            file.seek(0)
+
+
 class Sleeper:
     """Another thread, which waits for something; how long after being told it knows.
 
     Args:
         wait: calls what it is given, waits, and returns `time.perf_counter_ns()` as that ends.
         tell: ends the wait, from this thread.
+        idle: seconds that both do nothing before.
     """
 
-    def __init__(self, wait: Callable[[Callable[[], None]], int], tell: Callable[[], None]) -> None:
-        self._wait, self._tell = wait, tell
+    def __init__(
+        self, wait: Callable[[Callable[[], None]], int], tell: Callable[[], None], idle: float = 0.0
+    ) -> None:
+        self._wait, self._tell, self._idle = wait, tell, idle
         self._begin, self._started = threading.Semaphore(0), threading.Semaphore(0)
         self._done = threading.Semaphore(0)
         self._knew = self._told = 0
-        threading.Thread(target=self._run, daemon=True).start()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
     def _run(self) -> None:
         while self._begin.acquire():
@@ -80,7 +91,9 @@ class Sleeper:
     def _prepare(self) -> None:
         self._begin.release()
         self._started.acquire()
-        time.sleep(_SETTLE)
+        asleep(self._thread.native_id or 0)
+        if self._idle:
+            time.sleep(self._idle)
 
     def _once(self) -> tuple[int, int]:
         self._told = time.perf_counter_ns()
@@ -93,7 +106,7 @@ class Sleeper:
         return Work(self._once, (1, 0), self._prepare, took=lambda: self._knew - self._told)
 
 
-def wake() -> Work:
+def wake(idle: float = 0.0) -> Work:
     """Another thread's os.read, ended by a byte: the least that waking a thread costs."""
     reader, writer = os.pipe()
 
@@ -102,14 +115,14 @@ def wake() -> Work:
         os.read(reader, 1)
         return time.perf_counter_ns()
 
-    return Sleeper(wait, lambda: _byte(writer)).work()
+    return Sleeper(wait, lambda: _byte(writer), idle).work()
 
 
 def _byte(writer: int) -> None:
     os.write(writer, b"x")
 
 
-def cancel() -> Work:
+def cancel(idle: float = 0.0) -> Work:
     """Another thread's iocancel.read, ended by scope.cancel()."""
     reader, _ = os.pipe()
     scopes: list[iocancel.CancelScope] = []
@@ -126,7 +139,7 @@ def cancel() -> Work:
                 raise
         return knew
 
-    return Sleeper(wait, lambda: scopes.pop().cancel()).work()
+    return Sleeper(wait, lambda: scopes.pop().cancel(), idle).work()
 
 
 class Interrupted:
@@ -144,7 +157,7 @@ class Interrupted:
 
     def _kill(self) -> None:
         while self._begin.acquire():
-            time.sleep(_SETTLE)
+            asleep(threading.main_thread().native_id or 0)
             self._told = time.perf_counter_ns()
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -170,6 +183,8 @@ def main() -> None:
             **ready(),
             "wake": wake(),
             "cancel": cancel(),
+            "wake-idle": wake(_IDLE),
+            "cancel-idle": cancel(_IDLE),
             "interrupt-select": Interrupted(lambda: select.select([silent], (), ())).work(),
             "interrupt": Interrupted(lambda: iocancel.read(silent, SIZE)).work(),
         }

@@ -159,11 +159,21 @@ def _latency() -> Case:
     about = "from scope.cancel() in one thread to Cancelled in another's read of a silent pipe"
     by_signal = "from os.kill() in another thread to KeyboardInterrupt in a read of a silent pipe"
     wake, cancel = Job("blocking", "wake", 10), Job("blocking", "cancel", 10)
+    cold_wake, cold = Job("blocking", "wake-idle", 10), Job("blocking", "cancel-idle", 10)
     select, interrupt = Job("blocking", "interrupt-select", 10), Job("blocking", "interrupt", 10)
     return Case(
         "latency",
         (
             Row("cancel", about, 1, wake, cancel, against="os.read woken by a byte", limit=100_000),
+            Row(
+                "cancel, idle",
+                f"{about}; both processors idle for 2 ms before",
+                1,
+                cold_wake,
+                cold,
+                against="os.read woken by a byte",
+                limit=5_000_000,
+            ),
             Row("Ctrl-C", by_signal, 1, select, interrupt, against="select.select", limit=5_000_000),
         ),
         share=2,

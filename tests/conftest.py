@@ -13,6 +13,12 @@ collect_ignore = (
     [
         "test_benchmarks.py",
         "test_errors.py",
+        # Scopes, the pool and what stands on the verbs are the same in any kernel; blocking/test_verbs.py is run.
+        "blocking/test_files.py",
+        "blocking/test_interrupts.py",
+        "blocking/test_pool.py",
+        "blocking/test_scopes.py",
+        "blocking/test_stream_interrupts.py",
         # The model knows no kernel; the contract and engine suites are what is run there.
         "operation/test_interleavings.py",
         "operation/test_interleavings_pairs.py",
