@@ -13,7 +13,7 @@ collect_ignore = (
     [
         "test_benchmarks.py",
         "test_errors.py",
-        # Scopes, the pool and what stands on the verbs are the same in any kernel; blocking/test_verbs.py is run.
+        # Scopes, the pool and what stands on the verbs are the same in any kernel (test_verbs.py is run).
         "blocking/test_files.py",
         "blocking/test_interrupts.py",
         "blocking/test_pool.py",
