@@ -15,6 +15,7 @@ import pytest
 import iocancel
 from iocancel import _lifetime, blocking, open_engine, pool, scope, waiting
 from iocancel._native import ffi
+from iocancel.blocking import data as data_verbs
 from iocancel.errors import Cancelled, EngineUnavailable
 from iocancel.operation import OTHER
 from iocancel.operation.core import expiry
@@ -333,13 +334,13 @@ def now_and_then(nth: int) -> Callable[[], bool]:
 
 @pytest.mark.parametrize("engine", threads.ENGINES)
 def test_a_byte_that_a_wait_loses_is_found(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, lies = waiting.blocked_ready, now_and_then(5)
+    real, lies = waiting.Waiting.value_on, now_and_then(5)
 
     def loses(*args: Any) -> Any:
         value = real(*args)
         return value[:-1] if isinstance(value, bytes) and len(value) > 1 and lies() else value
 
-    monkeypatch.setattr(blocking, "blocked_ready", loses)
+    monkeypatch.setattr(waiting.Waiting, "value_on", loses)
     said = told_of_threads(engine)
     assert "different from byte" in said or "no whole number of words" in said
 
@@ -351,25 +352,25 @@ def test_a_buffer_that_is_dropped_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_byte_that_comes_twice_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, lies = waiting.blocked_ready, now_and_then(5)
+    real, lies = waiting.Waiting.value_on, now_and_then(5)
 
     def doubles(*args: Any) -> Any:
         value = real(*args)
         return value + value[-8:] if isinstance(value, bytes) and len(value) >= 8 and lies() else value
 
-    monkeypatch.setattr(blocking, "blocked_ready", doubles)
+    monkeypatch.setattr(waiting.Waiting, "value_on", doubles)
     said = told_of_threads()
     assert "different from byte" in said or "twice" in said or "came behind" in said
 
 
 def test_a_byte_that_a_try_loses_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, lies = blocking._read, now_and_then(10)
+    real, lies = data_verbs._read, now_and_then(10)
 
     def loses(*args: Any) -> int:
         many: int = real(*args)
         return many - 1 if many > 1 and lies() else many
 
-    monkeypatch.setattr(blocking, "_read", loses)
+    monkeypatch.setattr(data_verbs, "_read", loses)
     said = told_of_threads()
     assert "different from byte" in said or "no whole number of words" in said
 

@@ -50,6 +50,8 @@ class Waiting:
     )
 
     def __init__(self, here: Here, timeout: float | None) -> None:
+        if here.stack:
+            here.check()
         self._here = here
         self._until = math.inf if timeout is None else expiry(timeout)
         self._scope = here.innermost() if here.stack else None
@@ -93,7 +95,37 @@ class Waiting:
             raise OperationTimedOut(errno.ECANCELED, text)
         return left
 
-    # The call
+    # The call. Whoever makes it puts `leave_on` behind it, around all that comes before its own return.
+
+    def value(self, start: Start) -> Any:
+        """Do an operation, and return its value; everything is given back whatever happens.
+
+        Args, raises: as `run`.
+        """
+        try:
+            try:
+                self.begin()
+                return self.run(start).result()
+            finally:
+                self.end()
+        except BaseException:
+            self.end_at_last()
+            raise
+
+    def value_on(self, start: StartOn, fd: Any, events: int) -> Any:
+        """The same on a file that may have O_NONBLOCK.
+
+        Args, raises: as `run_ready`.
+        """
+        try:
+            try:
+                self.begin()
+                return self.run_ready(start, fd, events).result()
+            finally:
+                self.end()
+        except BaseException:
+            self.end_at_last()
+            raise
 
     def begin(self) -> None:
         """Borrow an engine, and be found by whoever cancels a scope."""
@@ -280,37 +312,4 @@ def _poll(file: Any, events: int, engine: Any) -> Operation[Any]:
     return op
 
 
-def blocked(here: Here, start: Start, timeout: float | None) -> Any:
-    """Have an operation done, and return its value.
-
-    Args:
-        here: the thread's own.
-        start: makes the operation, of an engine.
-        timeout: seconds, None for ever.
-    """
-    return _finished(here, timeout, lambda waiting: waiting.run(start).result())
-
-
-def blocked_ready(here: Here, start: StartOn, fd: Any, events: int, timeout: float | None) -> Any:
-    """The same on a file that may have O_NONBLOCK: see `Waiting.run_ready`."""
-    return _finished(here, timeout, lambda waiting: waiting.run_ready(start, fd, events).result())
-
-
-def _finished(here: Here, timeout: float | None, call: Callable[[Waiting], Any]) -> Any:
-    """Make a call with an engine; all is given back whatever happens."""
-    if here.stack:
-        here.check()
-    waiting = Waiting(here, timeout)
-    try:
-        try:
-            waiting.begin()
-            return call(waiting)
-        finally:
-            waiting.end()
-    except BaseException as error:
-        waiting.end_at_last()
-        waiting.leave_on(error)
-        raise
-
-
-__all__ = ["Start", "StartOn", "Waiting", "blocked", "blocked_ready"]
+__all__ = ["Start", "StartOn", "Waiting"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,8 @@ from .conftest import of_engine
 from .helpers import BOUND, GUEST, SHORT, warm, whole
 
 MODULES = [blocking, waiting, pool, scope, bell, ready]
-HANDED = ("RETURN_VALUE", "STORE_FAST", "LOAD_FAST: blocking.py")
+# The verb's own return: Python has left its try blocks by then. It looks for signals at none of these.
+HANDED = re.compile(r"RETURN_VALUE: (data|waits)\.py:\d+ in (read|recv|accept|open)$")
 STEPS = {"opcodes": 41 if GUEST else 1, "signals": 17 if GUEST else 1}
 LIBAIO = 5  # of its opcodes every so manieth: above the engine they are the same
 
@@ -104,10 +106,8 @@ class Stage:
             had = sum(self.take(value) for value in values)
             rest = self.left()
             if had + rest != self.came:
-                # No try covers these; and Python looks for signals at none of them. Where a block is left
-                # with a value, that is the block's.
-                left = "in __exit__" in place or "in _leave" in place
-                assert place.startswith(HANDED) or left, (
+                # Where a block is left with a value, that is the block's.
+                assert "in __exit__" in place or "in _leave" in place or HANDED.match(place), (
                     f"it was had {had} times, and {rest} times it is still there"
                 )
                 assert not had
@@ -255,7 +255,7 @@ class Open(Stage):
             mine = [fd for fd in os.listdir("/proc/self/fd") if same(fd, number)]
             many = len(mine)
             if many != (self.writer >= 0):
-                assert place.startswith(HANDED), f"{many - 1} fds are lost"
+                assert HANDED.match(place), f"{many - 1} fds are lost"
                 for fd in mine:
                     if int(fd) != self.writer:
                         os.close(int(fd))
@@ -370,5 +370,11 @@ def test_what_was_written_is_told_where_a_write_of_much_is_interrupted() -> None
             assert self.sent == len(self.got), place
 
     interrupt_everywhere(
-        Sending, Sending.run, Sending.check, modules=["iocancel"], places="signals", step=5 * STEPS["signals"]
+        Sending,
+        Sending.run,
+        Sending.check,
+        modules=["iocancel"],
+        places="signals",
+        step=5 * STEPS["signals"],
+        spared=["__del__"],  # there Python itself swallows it
     )
