@@ -30,7 +30,7 @@ ALLOWED = {
     "scope": {"errors"},
     "pool": {"engines", "operation", "errors"},
     "waiting": {"engines", "operation", "errors", "scope", "pool"},
-    "blocking": {"waiting", "engines", "operation", *WRAPPERS, "errors", "scope"},
+    "blocking": {"blocking", "waiting", "engines", "operation", *WRAPPERS, "errors", "scope"},
     "transfers": {"waiting", "engines", "operation", "errors", "scope"},
     "streams": {"transfers", "blocking", "scope", "waiting", "engines", "operation", "errors"},
     "files": {"transfers", "engines", "operation", "errors"},
