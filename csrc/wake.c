@@ -59,6 +59,7 @@ void ioc_wake_clear(struct ioc_wake *w)
 	unsigned char bytes[4096];
 	uint64_t many;
 	ssize_t r, i;
+	int k;
 
 	if (w->process != ioc_process() || w->closed)
 		return;
@@ -70,8 +71,12 @@ void ioc_wake_clear(struct ioc_wake *w)
 	do {
 		r = read(w->fd, bytes, sizeof(bytes));
 		for (i = 0; i < r; i++)
-			if (bytes[i] && w->signals < (int)sizeof(w->numbers))
+		{ /* each signal once, as the kernel has them pending: so there is always room */
+			for (k = 0; k < w->signals && w->numbers[k] != bytes[i]; k++)
+				;
+			if (bytes[i] && k == w->signals && k < (int)sizeof(w->numbers))
 				w->numbers[w->signals++] = bytes[i];
+		}
 	} while (r == (ssize_t)sizeof(bytes));
 }
 

@@ -173,9 +173,9 @@ class Socket(socket.socket):
         """Whether calls wait."""
         return self._patience != 0
 
-    def _done(self, call: Callable[..., Any], *args: Any) -> Any:
+    def _done(self, call: Callable[..., Any], *args: Any, flags: int = 0) -> Any:
         timeout = self._patience
-        if timeout != 0:
+        if timeout != 0 and not flags & socket.MSG_DONTWAIT:
             return call(self, *args, timeout=timeout)
         try:
             return call(self, *args, timeout=0)
@@ -188,16 +188,16 @@ class Socket(socket.socket):
         """See `socket.recv`."""
         if bufsize < 0:
             raise ValueError("negative buffersize in recv")
-        data: bytes = self._done(blocking.recv, bufsize, flags)
+        data: bytes = self._done(blocking.recv, bufsize, flags, flags=flags)
         return data
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         """See `socket.recv_into`."""
-        return int(self._done(blocking.recv, _part(buffer, nbytes), flags))
+        return int(self._done(blocking.recv, _part(buffer, nbytes), flags, flags=flags))
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         """See `socket.recvfrom`."""
-        data, _, _, address = self._done(blocking.recvmsg, bufsize, 0, flags)
+        data, _, _, address = self._done(blocking.recvmsg, bufsize, 0, flags, flags=flags)
         return data, address
 
     def recvfrom_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
@@ -209,7 +209,7 @@ class Socket(socket.socket):
 
     def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> Any:
         """See `socket.recvmsg`."""
-        return self._done(blocking.recvmsg, bufsize, ancbufsize, flags)
+        return self._done(blocking.recvmsg, bufsize, ancbufsize, flags, flags=flags)
 
     def recvmsg_into(self, buffers: Iterable[WriteableBuffer], ancbufsize: int = 0, flags: int = 0, /) -> Any:
         """See `socket.recvmsg_into`."""
@@ -224,11 +224,11 @@ class Socket(socket.socket):
 
     def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
         """See `socket.send`."""
-        return int(self._done(blocking.send, data, flags))
+        return int(self._done(blocking.send, data, flags, flags=flags))
 
     def sendall(self, data: ReadableBuffer, flags: int = 0, /) -> None:
         """See `socket.sendall`; an exception's `sent` says how many bytes went out before."""
-        self._done(blocking.sendall, data, flags)
+        self._done(blocking.sendall, data, flags, flags=flags)
 
     def sendto(self, data: ReadableBuffer, *args: Any) -> int:
         """See `socket.sendto`: (data, address), or (data, flags, address)."""
@@ -241,7 +241,7 @@ class Socket(socket.socket):
         self, buffers: Iterable[ReadableBuffer], ancdata: Any = (), flags: int = 0, address: Any = None, /
     ) -> int:
         """See `socket.sendmsg`."""
-        return int(self._done(blocking.sendmsg, list(buffers), list(ancdata), flags, address))
+        return int(self._done(blocking.sendmsg, list(buffers), list(ancdata), flags, address, flags=flags))
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """See `socket.sendfile`; by `send`."""

@@ -27,7 +27,8 @@ from iocancel.operation.operation import CALLER, CLOSING, DEADLINE, IN_FLIGHT, R
 from iocancel.scope import Here, cancelled
 
 Start = Callable[[Any], Operation[Any]]
-_TRIES = 10  # Ctrl-C may come so often while a call is being cleaned up
+_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between two looks at what is ready, and does not go
+_TRIES = 10  # Ctrl-C may come so often while a call is being cleaned up; others may be first so often
 _LONGEST = 1e8  # seconds: some years; more than a lock's timeout can be
 StartOn = Callable[[Any, Any], Operation[Any]]
 
@@ -174,6 +175,7 @@ class Waiting:
 
         Returns, raises: as `run`.
         """
+        pause, tries = _PAUSE, 0
         while True:
             file = fd if self._number is None else self._number.value
             op = self.run(functools.partial(_on, start, file))
@@ -183,6 +185,10 @@ class Waiting:
                 self._number = Duplicate(op.fd)
                 continue
             self.polls = True
+            tries += 1
+            if tries > _TRIES:  # ready, and still it does not go: a datagram's peer that has no room, say
+                seconds, pause = pause, min(2 * pause, _LONGEST_PAUSE)
+                self.run(functools.partial(_let_pass, seconds))
             self.run(functools.partial(_poll, file, events))
             self._op = None  # before the next line: nobody is to take its mask for a value
             self.polls = False
@@ -305,6 +311,11 @@ class Waiting:
 
 def _on(start: StartOn, file: Any, engine: Any) -> Operation[Any]:
     return start(engine, file)
+
+
+def _let_pass(seconds: float, engine: Any) -> Operation[Any]:
+    op: Operation[Any] = engine.timeout(seconds)
+    return op
 
 
 def _poll(file: Any, events: int, engine: Any) -> Operation[Any]:

@@ -9,7 +9,7 @@ from select import POLLIN, POLLOUT
 from typing import TYPE_CHECKING, Any
 
 from iocancel import errors
-from iocancel.blocking.trying import attempt, bring, number_of, of_buffer, to_buffer
+from iocancel.blocking.trying import attempt, bring, number_of, of_buffer, sensible, to_buffer
 from iocancel.engines import ready
 from iocancel.engines.ready import NOT_READY, ROOM, Attempt
 from iocancel.operation import Outcome
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 _read, _recv = ready.read, ready.recv
 # What takes several calls, and what tells of more bytes than it gives (recv(2)).
 _SPECIAL = socket.MSG_WAITALL | socket.MSG_TRUNC
+
+
+def _events(flags: int) -> int:
+    """What to wait for: a message of the error queue is no input, and POLLERR comes unasked."""
+    return 0 if flags & socket.MSG_ERRQUEUE else POLLIN
 
 
 def read(fd: File, into: int | WriteableBuffer, offset: int = -1, *, timeout: float | None = None) -> Any:
@@ -78,6 +83,8 @@ def read(fd: File, into: int | WriteableBuffer, offset: int = -1, *, timeout: fl
         here.attempt = now
         if many != NOT_READY:
             errors.check(many, "read")
+    if isinstance(into, int):
+        into = sensible(number, into, offset)
     call = Waiting(here, timeout)
     try:
         return call.value_on(lambda engine, file: engine.read(file, into, offset), fd, POLLIN)
@@ -186,10 +193,12 @@ def recv(sock: File, into: int | WriteableBuffer, flags: int = 0, *, timeout: fl
         here.attempt = now
         if many != NOT_READY:
             errors.check(many, "recv")
-    flags &= ~socket.MSG_DONTWAIT
+    if flags & socket.MSG_DONTWAIT:
+        timeout = 0
+        flags &= ~socket.MSG_DONTWAIT
     call = Waiting(here, timeout)
     try:
-        return call.value_on(lambda engine, file: engine.recv(file, into, flags), sock, POLLIN)
+        return call.value_on(lambda engine, file: engine.recv(file, into, flags), sock, _events(flags))
     except BaseException as error:
         call.leave_on(error)
         raise
@@ -227,7 +236,9 @@ def send(sock: File, data: ReadableBuffer, flags: int = 0, *, timeout: float | N
         (timeout.__class__ is int or timeout.__class__ is float) and timeout >= 0
     ):
         expiry(timeout)  # says what is wrong with it
-    flags &= ~socket.MSG_DONTWAIT
+    if flags & socket.MSG_DONTWAIT:
+        timeout = 0
+        flags &= ~socket.MSG_DONTWAIT
     number = sock if sock.__class__ is int else number_of(sock)
     now, many = attempt(here), None
     try:
@@ -302,11 +313,13 @@ def recvmsg(
 
     Raises: as `read`.
     """
-    flags &= ~socket.MSG_DONTWAIT
+    if flags & socket.MSG_DONTWAIT:
+        timeout = 0
+        flags &= ~socket.MSG_DONTWAIT
     call = Waiting(local.here, timeout)
     try:
         result: tuple[bytes, list[tuple[int, int, bytes]], int, Any] = call.value_on(
-            lambda engine, file: engine.recvmsg(file, bufsize, ancbufsize, flags), sock, POLLIN
+            lambda engine, file: engine.recvmsg(file, bufsize, ancbufsize, flags), sock, _events(flags)
         )
         return result
     except BaseException as error:
@@ -329,7 +342,9 @@ def sendmsg(
 
     Raises: as `read`.
     """
-    flags &= ~socket.MSG_DONTWAIT
+    if flags & socket.MSG_DONTWAIT:
+        timeout = 0
+        flags &= ~socket.MSG_DONTWAIT
 
     def start(engine: Any, file: File) -> Operation[int]:
         to = file if address is None else sock  # an address in Python's form needs the socket's family

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 from iocancel.engines import ready
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from iocancel.operation.verbs import File
     from iocancel.scope import Here
 
+_LARGE = 1 << 22  # bytes
 _from_buffer, _release, _BYTES = ready.from_buffer, ready.release, ready.BYTES
 
 
@@ -22,6 +25,24 @@ def number_of(fd: File) -> int:
     if fileno is None:
         raise TypeError(f"a file is an int or an object with fileno(), not {type(fd).__name__}")
     return int(fileno())
+
+
+def sensible(number: int, many: int, offset: int) -> int:
+    """How many bytes to make room for, where so many were asked for.
+
+    As many as there can be: what is left of a disk's file, or what a pipe, a socket or a terminal may have at
+    once. Room for gigabytes that do not come takes seconds, in which nothing can be ended.
+    """
+    if many <= _LARGE:
+        return many
+    try:
+        status = os.fstat(number)
+        if not stat.S_ISREG(status.st_mode):
+            return many if stat.S_ISBLK(status.st_mode) else _LARGE
+        at = os.lseek(number, 0, os.SEEK_CUR) if offset < 0 else offset
+    except OSError:  # the request says what is wrong
+        return many
+    return min(many, max(_LARGE, status.st_size - at))
 
 
 def attempt(here: Here) -> Attempt:
@@ -78,4 +99,4 @@ def bring(
     error.operation = ready.taken(name, number, came, value)  # type: ignore[attr-defined]
 
 
-__all__ = ["attempt", "bring", "number_of", "of_buffer", "to_buffer"]
+__all__ = ["attempt", "bring", "number_of", "of_buffer", "sensible", "to_buffer"]

@@ -126,8 +126,26 @@ def write(op: Operation[Any], data: Any, offset: int) -> None:
     _fill(op, _WRITE, pin, offset, 0)
 
 
+def _whole(op: Operation[Any], flags: int) -> int:
+    """MSG_WAITALL only where it means something.
+
+    The kernel goes on behind what it has with the same flags (6.18): a MSG_PEEK sees the same bytes again,
+    and two records of a SOCK_SEQPACKET become one.
+    """
+    if flags & socket.MSG_PEEK:
+        return flags & ~socket.MSG_WAITALL
+    try:
+        with socket.socket(fileno=os.dup(op._fd)) as same:
+            stream = same.type == socket.SOCK_STREAM
+    except OSError:  # it is no socket: the request says so
+        return flags
+    return flags if stream else flags & ~socket.MSG_WAITALL
+
+
 def recv(op: Operation[Any], buf: Any, flags: int) -> None:
     """IORING_OP_RECV."""
+    if flags & socket.MSG_WAITALL:
+        flags = _whole(op, flags)
     try:
         pin = _from_buffer(_BYTES, buf, True)
     except _NO_BUFFER:
@@ -251,6 +269,8 @@ def futex_wait(op: Operation[Any], futex: Any, val: int) -> None:
 
 def recvmsg(op: Operation[Any], bufsize: int, ancbufsize: int, flags: int) -> None:
     """IORING_OP_RECVMSG."""
+    if flags & socket.MSG_WAITALL:
+        flags = _whole(op, flags)
     buffer, control = bytearray(bufsize), bytearray(ancbufsize)
     message = MsgHdr([buffer], name=SockAddr(), control=control if ancbufsize else None)
     sqe = Loose()
