@@ -33,7 +33,8 @@ ALLOWED = {
     "blocking": {"blocking", "waiting", "engines", "operation", *WRAPPERS, "errors", "scope"},
     "transfers": {"waiting", "engines", "operation", "errors", "scope"},
     "streams": {"transfers", "blocking", "scope", "waiting", "engines", "operation", "errors"},
-    "files": {"transfers", "engines", "operation", "errors"},
+    "reading": {"transfers", "engines"},
+    "files": {"reading", "transfers", "engines", "operation", "errors"},
     "sockets": {"files", "blocking", "operation", "errors"},
 }
 # The engines' hot paths fill and reap by themselves: by `Sqe` objects it takes ten times as long.

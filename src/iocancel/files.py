@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import errno
 import io
-import math
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from iocancel.engines import ready
 from iocancel.operation.core import expiry
+from iocancel.reading import Reading, wanted
 from iocancel.transfers import Have, Incoming, Outgoing, Owned, Side, Use
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 _MODES = {"rb": (True, False), "wb": (False, True), "r+b": (True, True), "rb+": (True, True)}
 
 
-class RawFile(io.RawIOBase):
+class RawFile(Reading, io.RawIOBase):
     """An unbuffered file over a number or an object with `fileno()`: a pipe, a tty, a socket, a device.
 
         with io.BufferedWriter(iocancel.RawFile(fd, "wb", timeout=1)) as out:
@@ -47,6 +46,8 @@ class RawFile(io.RawIOBase):
     `io.TextIOWrapper` drops the part of a line that it has taken. `io.BufferedWriter` keeps what it could not
     write, but writes a part again if Ctrl-C came just behind the writing of it.
     """
+
+    _size = io.DEFAULT_BUFFER_SIZE
 
     def __init__(
         self, file: File, mode: str = "rb", *, timeout: float | None = None, closefd: bool = True
@@ -155,6 +156,17 @@ class RawFile(io.RawIOBase):
 
         return incoming.using(body)
 
+    def readall(self) -> bytes:
+        """Read up to the end. Raises: as `readinto`, and then nothing was taken."""
+        return self._take(sys.maxsize, whole=True)
+
+    def _begin(self) -> Incoming:
+        self._can(self._reads, "reading")
+        return self._incoming
+
+    def _patience(self) -> float | None:
+        return self.timeout
+
     def write(self, data: ReadableBuffer, /) -> int:
         """Write what there is room for.
 
@@ -231,7 +243,7 @@ class _Result:
         """See Transfer."""
 
 
-class BufferedReader(io.BufferedIOBase):
+class BufferedReader(Reading, io.BufferedIOBase):
     """A buffered reader that never loses a byte: its position moves when a call returns, and only then.
 
         with iocancel.BufferedReader(iocancel.RawFile(fd, timeout=1)) as file:
@@ -283,7 +295,7 @@ class BufferedReader(io.BufferedIOBase):
 
         Raises: as `RawFile.readinto`, and then nothing was taken.
         """
-        return self._take(_wanted(size), whole=True)
+        return self._take(wanted(size), whole=True)
 
     def read1(self, size: int = -1, /) -> bytes:
         """Read at most so many bytes, with one read of the file at most, and none where some are there."""
@@ -307,46 +319,6 @@ class BufferedReader(io.BufferedIOBase):
             return incoming.commit(use, have._replace(claims={}), data)
 
         return incoming.using(body)
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        """Read up to a newline, so many bytes, or the end.
-
-        Raises: as `RawFile.readinto`, and then nothing was taken.
-        """
-        return self._one_line(_wanted(size), None)
-
-    def _one_line(self, most: int, at_end: type[Exception] | None) -> bytes:
-        incoming = self._begin()
-
-        def body(use: Use) -> bytes:
-            many = self._line(use, most, 0)
-            if not many and at_end is not None:
-                raise at_end
-            data, after = incoming.take(incoming.have, many)
-            return incoming.commit(use, after, data)
-
-        return incoming.using(body)
-
-    def readlines(self, hint: int | None = -1, /) -> list[bytes]:
-        """Read all lines; with a number, those until so many bytes are reached."""
-        most = math.inf if hint is None or hint <= 0 else hint
-        incoming = self._begin()
-
-        def body(use: Use) -> list[bytes]:
-            many = 0
-            ends: list[int] = []
-            while many < most and (size := self._line(use, sys.maxsize, many)):
-                many += size
-                ends.append(many)
-            data, after = incoming.take(incoming.have, many)
-            lines = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-            return incoming.commit(use, after, lines)
-
-        return incoming.using(body)
-
-    def __next__(self) -> bytes:
-        """The next line."""
-        return self._one_line(sys.maxsize, StopIteration)
 
     # The file
 
@@ -417,28 +389,8 @@ class BufferedReader(io.BufferedIOBase):
             raise ValueError(f"{self!r}: closed")
         return self._incoming
 
-    def _fill(self, use: Use, many: int, *, whole: bool) -> Have:
-        """Have so many bytes there, or as many as there are before the end; not whole: at least one."""
-        incoming = self._incoming
-        have = incoming.have
-        while have.end - have.start < (many if whole else min(many, 1)) and not have.ended:
-            left = many - (have.end - have.start)
-            timeout = self._raw.timeout if isinstance(self._raw, RawFile) else None
-            # What is asked for in large parts needs no buffer; never more than what one call may return.
-            room = max(self._size, min(left, ready.ROOM)) if whole else self._size
-            have = incoming.bring(use, room, timeout)
-        return have
-
-    def _take(self, many: int, *, whole: bool) -> bytes:
-        incoming = self._begin()
-        if not many:
-            return b""
-
-        def body(use: Use) -> bytes:
-            data, after = incoming.take(self._fill(use, many, whole=whole), many)
-            return incoming.commit(use, after, data)
-
-        return incoming.using(body)
+    def _patience(self) -> float | None:
+        return self._raw.timeout if isinstance(self._raw, RawFile) else None
 
     def _take_into(self, buffer: WriteableBuffer, *, whole: bool) -> int:
         incoming = self._begin()
@@ -452,26 +404,6 @@ class BufferedReader(io.BufferedIOBase):
             return incoming.commit(use, after, len(data))
 
         return incoming.using(body)
-
-    def _line(self, use: Use, most: int, start: int) -> int:
-        """How long the line is that starts so many bytes behind the position."""
-        incoming = self._incoming
-        have = incoming.have
-        seen = 0
-        while True:
-            base = have.start + start
-            limit = min(have.end, base + most)
-            at = int(have.kept.find(b"\n", base + seen, limit))
-            if at >= 0:
-                return at + 1 - base
-            seen = limit - base
-            if seen >= most or have.ended:
-                return seen
-            have = self._fill(use, have.end - have.start + 1, whole=True)
-
-
-def _wanted(size: int | None) -> int:
-    return sys.maxsize if size is None or size < 0 else size
 
 
 __all__ = ["BufferedReader", "RawFile"]

@@ -210,7 +210,7 @@ def test_nothing_is_taken_by_what_raises(pipe: Pipe, reader: BufferedReader, cal
     assert reader.read() == b"one"
 
 
-@pytest.mark.parametrize("call", CALLS[:3], ids=["read", "read-all", "readline"])
+@pytest.mark.parametrize("call", [CALLS[0], CALLS[2], CALLS[4]], ids=["read", "readline", "readinto"])
 def test_the_standard_one_drops_what_it_had_taken(pipe: Pipe, call: Any) -> None:
     """So that we learn of it when CPython does no longer: the docstrings say so."""
     with io.BufferedReader(RawFile(pipe.r, timeout=0)) as file:
@@ -219,6 +219,16 @@ def test_the_standard_one_drops_what_it_had_taken(pipe: Pipe, call: Any) -> None
             call(file)
         pipe.close_write()
         assert file.read() != b"one"
+
+
+def test_the_standard_one_keeps_all_where_it_reads_all(pipe: Pipe) -> None:
+    """It asks the raw file for all of it."""
+    with io.BufferedReader(RawFile(pipe.r, timeout=0)) as file:
+        pipe.put(b"one")
+        with pytest.raises(TimeoutError):
+            file.read()
+        pipe.close_write()
+        assert file.read() == b"one"
 
 
 @pytest.mark.parametrize("name", ["read1", "peek", "readinto1"])

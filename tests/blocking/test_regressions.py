@@ -135,3 +135,21 @@ def test_room_for_gigabytes_is_not_made_for_a_few_bytes(
     with open(path, "rb", buffering=0) as file:
         assert len(iocancel.read(file, 3 << 30, 5)) == 9_999_995
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+
+
+def test_a_raw_files_own_lines_lose_nothing(pipe: tuple[int, int]) -> None:
+    with iocancel.RawFile(pipe[0], timeout=0.02, closefd=False) as file:
+        os.write(pipe[1], b"part")
+        for call in (file.readline, file.readlines, file.read, file.readall, lambda: next(file)):
+            with pytest.raises(TimeoutError):
+                call()
+        os.write(pipe[1], b"ial\nmore\n")
+        assert file.readline() == b"partial\n"
+        assert file.read(2) == b"mo"
+        assert next(file) == b"re\n"
+        os.write(pipe[1], b"a\nb")
+        os.close(pipe[1])
+        assert file.readlines() == [b"a\n", b"b"]
+        assert file.readall() == b""
+        with pytest.raises(StopIteration):
+            next(file)

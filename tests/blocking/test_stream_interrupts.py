@@ -20,8 +20,8 @@ from iocancel.testing import interrupt_everywhere
 from .streams_stage import GUEST
 from .streams_stage import engine as engine
 
-MODULES = ("iocancel.transfers", "iocancel.streams", "iocancel.files", "iocancel.waiting", "iocancel.pool")
-OURS = MODULES[:3]
+OURS = ("iocancel.transfers", "iocancel.streams", "iocancel.files", "iocancel.reading")
+MODULES = (*OURS, "iocancel.waiting", "iocancel.pool")
 STEP = 97 if GUEST else 1
 DATA = b"one\ntwo\nthree"
 # CPython runs no handler there: the instruction before it is no call. Behind it the caller has the value.
