@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 import pytest
 
@@ -87,3 +89,18 @@ def listener() -> Iterator[socket.socket]:
     """A TCP socket that listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
+
+
+@pytest.fixture
+def handler() -> Iterator[Callable[[Callable[[], object]], None]]:
+    """Sets what SIGUSR1 does."""
+    before = signal.getsignal(signal.SIGUSR1)
+
+    def on(act: Callable[[], object]) -> None:
+        def handle(number: int, frame: FrameType | None) -> None:
+            act()
+
+        signal.signal(signal.SIGUSR1, handle)
+
+    yield on
+    signal.signal(signal.SIGUSR1, before)

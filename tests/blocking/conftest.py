@@ -6,10 +6,8 @@ import functools
 import gc
 import os
 import signal
-import socket
 import threading
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -161,52 +159,3 @@ class of_engine:
             if error is not None and POOLS.get(self._name) is made:
                 del POOLS[self._name], KEPT[self._name]
                 made.close()
-
-
-@pytest.fixture
-def pipes() -> Iterator[Callable[[], tuple[int, int]]]:
-    """Makes pipes; their ends may be closed by the test before its end."""
-    made: list[tuple[int, os.stat_result]] = []
-
-    def make() -> tuple[int, int]:
-        ends = os.pipe()
-        made.extend((end, os.fstat(end)) for end in ends)
-        return ends
-
-    yield make
-    for end, was in made:
-        try:
-            now = os.fstat(end)
-        except OSError:
-            continue
-        if (now.st_dev, now.st_ino) == (was.st_dev, was.st_ino):
-            os.close(end)
-
-
-@pytest.fixture
-def pipe(pipes: Callable[[], tuple[int, int]]) -> tuple[int, int]:
-    """An empty pipe: its read end and its write end."""
-    return pipes()
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two connected stream sockets of the Unix domain."""
-    a, b = socket.socketpair()
-    with a, b:
-        yield a, b
-
-
-@pytest.fixture
-def handler() -> Iterator[Callable[[Callable[[], object]], None]]:
-    """Sets what SIGUSR1 does."""
-    before = signal.getsignal(signal.SIGUSR1)
-
-    def on(act: Callable[[], object]) -> None:
-        def handle(number: int, frame: FrameType | None) -> None:
-            act()
-
-        signal.signal(signal.SIGUSR1, handle)
-
-    yield on
-    signal.signal(signal.SIGUSR1, before)

@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -122,21 +120,6 @@ def file(tmp_path: Path) -> Iterator[Any]:
     path.write_bytes(b"0123456789")
     with path.open("r+b", buffering=0) as opened_file:
         yield opened_file
-
-
-@pytest.fixture
-def handler() -> Iterator[Callable[[Callable[[], object]], None]]:
-    """Sets what SIGUSR1 does."""
-    before = signal.getsignal(signal.SIGUSR1)
-
-    def on(act: Callable[[], object]) -> None:
-        def handle(number: int, frame: FrameType | None) -> None:
-            act()
-
-        signal.signal(signal.SIGUSR1, handle)
-
-    yield on
-    signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.fixture

@@ -1,4 +1,8 @@
-"""Blocking verbs that move bytes. See the package."""
+"""Blocking verbs that move bytes. See the package.
+
+Each has a `try` of its own around all that it does, instead of one that they share: what a signal's
+exception finds must be found by the outermost frame, behind which nobody looks any more.
+"""
 
 from __future__ import annotations
 

@@ -46,6 +46,7 @@ from iocancel.operation import ANSWER, FdOperation, Operation, Reach
 
 _PATIENCE = 5.0  # seconds for a disk to end what can't be cancelled, once its deadline has passed
 _SOON = 0.001  # seconds until something is tried again that nothing announces
+_LATEST = 0.05  # and the longest that this becomes
 _LOST = 16  # so often others may be faster before there is such a pause
 _LEAST = 64
 _UNASKED = int(PollEvents.ERR | PollEvents.HUP)
@@ -165,8 +166,11 @@ class LibaioCarrier:
         elif job.accepted:  # cancelled, and yet the poll had fired
             self._end(job, lib.ioc_attempt_stop(job.c))
         elif job.c.wait_fd < 0 or job.lost >= _LOST:
-            job.lost = 0
-            self._alarm(job, _SOON)
+            # The pause grows: a file may be "ready" for ever for a call that does not go (a datagram to a peer
+            # that has no room). From now on there is one before each further poll.
+            self._alarm(job, min(_SOON * (1 << job.pauses), _LATEST))
+            job.pauses = min(job.pauses + 1, 10)
+            job.lost = min(job.lost, _LOST - 1)
         else:
             try:
                 job.iocb = job.poll() if job.epoll is None else job.poll_by_epoll()

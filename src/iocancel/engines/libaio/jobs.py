@@ -42,6 +42,7 @@ class Job:
         "kernel",
         "lost",
         "make",
+        "pauses",
         "pidfd",
         "polled",
         "seconds",
@@ -62,6 +63,7 @@ class Job:
         self.asked = False  # a cancel was asked for, and may have been accepted
         self.accepted = False  # the kernel has accepted it
         self.lost = 0  # how often somebody else was faster
+        self.pauses = 0  # how often there was a pause for that
         self.epoll: Any = None  # in between, for what a poll of Linux AIO refuses
         self.polled = (-1, 0)  # what is in it
         self.pidfd = -1
