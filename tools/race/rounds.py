@@ -505,11 +505,18 @@ def _play(game: Game) -> int:
 
 def _end_without_cancel(game: Game, hand: Hand) -> None:
     """Where a cancel does not reach everything: do what ends the rest."""
+
+    def drain() -> None:
+        game.asked_upto = next(game.numbers)
+        hand.drain([track for each in game.hands for track in each.tracks if not track.op.done()])
+
     hand.engine.cancel_all()
+    if hand.engine.reach("read") is not Reach.NONE:
+        # What was "not found" just then (its poll had fired) goes on, and is not to find its file closed.
+        drain()
     for actor in (*game.actors, *game.retired):
         actor.release()
-    game.asked_upto = next(game.numbers)
-    hand.drain([track for each in game.hands for track in each.tracks if not track.op.done()])
+    drain()
 
 
 def _threads(game: Game, early: bool, rng: random.Random) -> None:

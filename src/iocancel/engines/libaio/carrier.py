@@ -166,8 +166,8 @@ class LibaioCarrier:
         elif job.accepted:  # cancelled, and yet the poll had fired
             self._end(job, lib.ioc_attempt_stop(job.c))
         elif job.c.wait_fd < 0 or job.lost >= _LOST:
-            # The pause grows: a file may be "ready" for ever for a call that does not go (a datagram to a peer
-            # that has no room). From now on there is one before each further poll.
+            # The pause grows: a file may be "ready" for ever for a call that does not go (a datagram to who
+            # has no room). From now on there is one before each further poll.
             self._alarm(job, min(_SOON * (1 << job.pauses), _LATEST))
             job.pauses = min(job.pauses + 1, 10)
             job.lost = min(job.lost, _LOST - 1)
