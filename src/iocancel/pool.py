@@ -10,6 +10,7 @@ Which engine: what `open_engine()` finds (IOCANCEL_ENGINE chooses). A forked chi
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import time
 import weakref
@@ -21,6 +22,10 @@ from iocancel import errors
 from iocancel.engines import open_engine
 from iocancel.engines.auto import engine_class
 from iocancel.operation.leading import Waiter
+
+for _name in ("uring", "libaio"):
+    # Now, not at the first call: a fork while another thread imports leaves the child waiting for it.
+    importlib.import_module(f"iocancel.engines.{_name}")
 
 IDLE = 16
 """How many engines are kept for later; the others are closed when they come back."""

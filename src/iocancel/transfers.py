@@ -110,6 +110,8 @@ class Transfer(Waiting):
             self.end_at_last()
             if isinstance(error, CancelTooLate):
                 self.leave_on(error)
+            elif self._op is not None and self._op._exception is error:
+                self._op._exception = None  # as there
             raise
 
     def operation(self) -> Operation[Any] | None:

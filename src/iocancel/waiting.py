@@ -271,7 +271,10 @@ class Waiting:
     def leave_on(self, error: BaseException) -> None:
         """Put on an exception what had come when it came."""
         op = self._op
-        if op is None or self.polls or (isinstance(error, Exception) and op._exception is error):
+        if op is not None and op._exception is error:
+            op._exception = None  # its frames hold the operation: the cycle would keep the caller's buffers
+            return
+        if op is None or self.polls:
             return
         if op.outcome in (Outcome.COMPLETED, None):
             if isinstance(op, FdOperation):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import signal
 import socket
 import threading
 import time
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -153,3 +156,34 @@ def test_a_raw_files_own_lines_lose_nothing(pipe: tuple[int, int]) -> None:
         assert file.readall() == b""
         with pytest.raises(StopIteration):
             next(file)
+
+
+def test_a_call_that_failed_keeps_nothing_of_its_caller(pipe: tuple[int, int]) -> None:
+    """No cycle through the exception: the collector may come late."""
+
+    class Buffer(bytearray):
+        pass
+
+    def leaves(call: Callable[[Buffer], object]) -> bool:
+        buffer = Buffer(100_000)
+        seen = weakref.ref(buffer)
+        with contextlib.suppress(TimeoutError, OSError):
+            call(buffer)
+        del buffer
+        return seen() is None
+
+    def all_of_it(buffer: Buffer) -> None:
+        with iocancel.move_on_after(0.01):
+            iocancel.write_all(pipe[1], buffer)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert leaves(lambda buffer: iocancel.read(pipe[0], buffer, timeout=0.01))
+        with iocancel.RawFile(pipe[0], timeout=0.01, closefd=False) as file:
+            assert leaves(file.readinto)
+        assert leaves(all_of_it)
+        assert leaves(lambda buffer: iocancel.write_all(pipe[1], buffer, timeout=0.01))
+        assert leaves(lambda buffer: iocancel.read(-1, buffer))
+    finally:
+        gc.enable()

@@ -223,7 +223,12 @@ class Operation(Generic[T_co]):
             if self._res < 0 or self._state < RELEASING or self._why == LEFT:
                 error = self.exception()
                 if error is not None:
-                    raise error
+                    try:
+                        raise error
+                    finally:
+                        del (
+                            error
+                        )  # this frame is the error's: the cycle would keep the caller's files and buffers
             self._claim()
         value: T_co = self._value
         return value

@@ -41,13 +41,14 @@ class Held:
 class EngineRing(Ring):
     """A ring that reaps for an engine: completions stay in C's memory until they are forgotten."""
 
+    left = 0  # requests that were still running when it was closed
+    engine: Any = None  # a weak reference
+
     def __init__(self, entries: int, out: int = _OUT) -> None:
         super().__init__(entries)
         self._records_array = ffi.new("struct ioc_cqe[]", out), ffi.new("unsigned[]", out)
         self.out = ffi.new("struct ioc_out *", (0, out, 0, 2, self._records_array[1], self._records_array[0]))
         self.view = memoryview(ffi.buffer(self._records_array[0]))
-        self.left = 0  # requests that were still running when the ring was closed
-        self.engine: Any = None  # a weak reference
 
     @property
     def handle(self) -> Any:
