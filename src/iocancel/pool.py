@@ -10,8 +10,10 @@ Which engine: what `open_engine()` finds (IOCANCEL_ENGINE chooses). A forked chi
 from __future__ import annotations
 
 import atexit
+import errno
 import importlib
 import os
+import threading
 import time
 import weakref
 from collections import deque
@@ -46,6 +48,10 @@ class Patience(Protocol):
         ...
 
 
+class _Choosing(errors.EngineUnavailable):
+    """Not yet: another thread finds out which engine there is."""
+
+
 class Pool:
     """Engines for one waiting thread each.
 
@@ -61,6 +67,7 @@ class Pool:
         self._stuck: deque[Any] = deque()  # came back with something in flight that can't be stopped
         self._all: set[weakref.ref[Any]] = set()
         self._waiting: deque[Waiter] = deque()
+        self._chooser: dict[int, int] = {}  # the thread that chooses, by 0
         self.closed = False
 
     def take(self, into: list[Any], patience: Patience) -> Any:
@@ -76,8 +83,8 @@ class Pool:
         if not self._move(self._free, into) and not self._recover(into):
             try:
                 self._open(into)
-            except errors.EngineUnavailable:
-                if not self._all:
+            except errors.EngineUnavailable as error:
+                if not self._all and not isinstance(error, _Choosing):
                     raise
                 self._wait(into, patience)
         return into[-1]
@@ -111,12 +118,30 @@ class Pool:
 
     def _open(self, into: list[Any]) -> None:
         if not self.name:
-            with open_engine(self._wanted) as found:
-                self.name = found.name
+            self._choose()
         size = {"libaio": 8}.get(self.name)
         engine = engine_class(self.name)(*([] if size is None else [size]), pooled=True)
         self._all.add(weakref.ref(engine, self._all.discard))
         into.append(engine)
+
+    def _choose(self) -> None:
+        """Find out which engine works here; one thread does.
+
+        Many that try at once use up the locked memory together, and the one that is refused would choose
+        another engine for all of them.
+
+        Raises:
+            EngineUnavailable: none works; or another thread is at it.
+        """
+        me = threading.get_ident()
+        try:
+            if self._chooser.setdefault(0, me) != me:
+                raise _Choosing(errno.EAGAIN, "another thread is choosing the engine")
+            with open_engine(self._wanted) as found:
+                self.name = found.name
+        finally:
+            if self._chooser.get(0) == me:
+                del self._chooser[0]
 
     def _wait(self, into: list[Any], patience: Patience) -> None:
         """Wait until one comes back, or another one can be had."""
@@ -126,15 +151,16 @@ class Pool:
             self._waiting.append(waiter)
             patience.waiter = waiter
             while not self._move(self._free, into) and not self._recover(into):
-                now = time.monotonic()
-                if now >= tried + _LOOK:
-                    tried = now
+                left = patience.left()  # in each round: opening one may last longer than _LOOK
+                if time.monotonic() >= tried + _LOOK:
                     try:
                         self._open(into)
-                    except errors.EngineUnavailable:
+                    except errors.EngineUnavailable as error:
+                        if not self._all and not isinstance(error, _Choosing):
+                            raise
+                        tried = time.monotonic()
                         continue
                     return
-                left = patience.left()
                 waiter.sleep(_LOOK if left is None else max(0.0, min(_LOOK, left)))
         finally:
             patience.waiter = None
