@@ -1,4 +1,4 @@
-"""What a review found in the pool: closed engines that count, waits without an end, engines chosen in a crowd."""
+"""What a review found in the pool: closed engines that count, waits without an end, a choice in a crowd."""
 
 from __future__ import annotations
 
