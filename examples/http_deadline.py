@@ -49,7 +49,7 @@ def trickle(server: socket.socket, stop: threading.Event, gone: threading.Event)
         stop: ends it.
         gone: is set when the client has closed the connection.
     """
-    connection, _ = server.accept()
+    connection, _ = iocancel.accept(server, timeout=5)
     with connection:
         connection.recv(4096)
         connection.sendall(HEAD)
@@ -71,8 +71,8 @@ def main() -> int:
             fetch(host, port, 0.3)
         except TimeoutError as error:
             print(f"the client: {error}")
-            gone.wait()  # a connection that was closed is reset, and the server finds out
-            print("the server: the client has gone")
+            if gone.wait(5):  # a connection that was closed is reset, and the server finds out
+                print("the server: the client has gone")
         finally:
             stop.set()
             serving.join()

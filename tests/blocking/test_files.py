@@ -393,7 +393,7 @@ def test_datagrams() -> None:
 def test_connections(engine: Pool) -> None:
     with Socket.adopt(socket.create_server(("127.0.0.1", 0))) as server:
         address = server.getsockname()
-        with iocancel.create_connection(("localhost", address[1]), timeout=10) as client:
+        with iocancel.create_connection(("127.0.0.1", address[1]), timeout=10) as client:
             assert client.gettimeout() == 10
             conn, peer = server.accept()
             with conn:
