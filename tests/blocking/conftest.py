@@ -91,8 +91,9 @@ def only_one(made: Pool) -> None:
             made._free.remove(engine)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def closed_at_the_end() -> Iterator[None]:
+    """Other directories' tests look for what is in flight in all of the process, and an idle engine has a poll."""
     yield
     for made in POOLS.values():
         made.close()
