@@ -93,7 +93,7 @@ def only_one(made: Pool) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def closed_at_the_end() -> Iterator[None]:
-    """Other directories' tests look for what is in flight in all of the process, and an idle engine has a poll."""
+    """Other tests look for what is in flight in all of the process, and an idle engine has a poll there."""
     yield
     for made in POOLS.values():
         made.close()
