@@ -267,6 +267,8 @@ class Waiting:
             engine.wait(left, 0.0)
         except CancelTooLate:  # the engine stays out of use for as long as it runs: see Pool.give_back
             return
+        if engine.in_flight:  # a signal's exception cut its settling short: it is done, and in the ledger yet
+            engine.reap(0)
 
     def leave_on(self, error: BaseException) -> None:
         """Put on an exception what had come when it came."""
