@@ -237,7 +237,7 @@ class Waiting:
     def end(self) -> None:
         """Leave nothing in flight, give everything back. It can be run again."""
         for engine in self._engines:
-            if engine.in_flight and not engine.closed:
+            if (engine.in_flight or engine._staged) and not engine.closed:
                 self._drain(engine)
         self._pending = None
         self._deaf()
@@ -267,7 +267,7 @@ class Waiting:
             engine.wait(left, 0.0)
         except CancelTooLate:  # the engine stays out of use for as long as it runs: see Pool.give_back
             return
-        if engine.in_flight:  # a signal's exception cut its settling short: it is done, and in the ledger yet
+        if engine.in_flight or engine._staged:  # it is done, and a signal's exception cut its settling short
             engine.reap(0)
 
     def leave_on(self, error: BaseException) -> None:
