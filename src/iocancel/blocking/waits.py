@@ -40,10 +40,8 @@ def accept(sock: File, *, timeout: float | None = None) -> tuple[socket.socket, 
     here = local.here
     if here.stack:
         here.check()
-    if timeout is not None and not (
-        (timeout.__class__ is int or timeout.__class__ is float) and timeout >= 0
-    ):
-        expiry(timeout)  # says what is wrong with it
+    if timeout is not None:
+        expiry(timeout)  # says what is wrong with it, also where nothing is to be waited for
     number = number_of(sock)
     now, op = attempt(here), None
     try:
@@ -117,10 +115,8 @@ def poll(fd: File, mask: int, *, timeout: float | None = None) -> int:
     here = local.here
     if here.stack:
         here.check()
-    if timeout is not None and not (
-        (timeout.__class__ is int or timeout.__class__ is float) and timeout >= 0
-    ):
-        expiry(timeout)  # says what is wrong with it
+    if timeout is not None:
+        expiry(timeout)  # says what is wrong with it, also where nothing is to be waited for
     whole(mask, "mask")
     now = attempt(here)
     found: int = ready.poll(now.told, number_of(fd), mask & 0x7FFF)
