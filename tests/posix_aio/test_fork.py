@@ -1,9 +1,6 @@
 """Forks: each in a process of its own."""
 
-import os
 from collections.abc import Callable
-
-import pytest
 
 Fresh = Callable[..., str]
 
@@ -60,10 +57,6 @@ def test_a_forked_child_of_a_user(fresh: Fresh) -> None:
     assert out.splitlines() == ["refused"] * 16 + ["1 1"]
 
 
-@pytest.mark.skipif(
-    os.environ.get("IOCANCEL_GUEST") == "1",
-    reason="in an emulated 5.10 with one processor it hangs now and then, and it is not known why",
-)
 def test_forks_while_threads_are_at_it(fresh: Fresh) -> None:
     # The C library's lock is held at many a fork: a child that took it would hang in its first call.
     out = fresh(
@@ -72,9 +65,13 @@ def test_forks_while_threads_are_at_it(fresh: Fresh) -> None:
     r, w = os.pipe()
     os.write(w, b"x" * 60000)
     over = threading.Event()
+    begun = threading.Barrier(3)                 # a child of a process that never used it may use it
     def busy():
         fd = os.dup(r)
         block = Aiocb(fd, bytearray(1))
+        aio_read(block)
+        aio_suspend([block])
+        begun.wait()
         while not over.is_set():
             aio_read(block)
             aio_cancel(fd, block)
@@ -84,16 +81,19 @@ def test_forks_while_threads_are_at_it(fresh: Fresh) -> None:
     threads = [threading.Thread(target=busy) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for _ in range(rounds):
-        pid = os.fork()
-        if pid == 0:
-            try:
-                aio_cancel(r)
-            except errors.EngineUnavailable:
-                os._exit(0)
-            os._exit(1)
-        assert os.waitpid(pid, 0)[1] == 0
-    over.set()
+    begun.wait()
+    try:
+        for _ in range(rounds):
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    aio_cancel(r)
+                except errors.EngineUnavailable:
+                    os._exit(0)
+                os._exit(1)
+            assert os.waitpid(pid, 0)[1] == 0
+    finally:
+        over.set()                               # else what fails would wait for them
     for thread in threads:
         thread.join()
     print(in_progress())
