@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iocancel.operation.cancelling import Cancelling
 from iocancel.operation.core import CLOSED, CLOSING, FORKED, OPEN, expiry
@@ -24,6 +24,9 @@ from iocancel.operation.model import Outcome
 from iocancel.operation.operation import CLOSING as BY_CLOSING
 from iocancel.operation.operation import ENDED, LEFT, PREPARED, RELEASING, FdOperation, Operation
 
+if TYPE_CHECKING:
+    from iocancel.operation.carrier import Carrier
+
 CLOSE_TIMEOUT = 5.0
 _STUCK = 0.1  # seconds that the leader has for leaving
 _UNASKED = 1.0  # seconds that a collection, or the interpreter's end, may take
@@ -31,6 +34,10 @@ _UNASKED = 1.0  # seconds that a collection, or the interpreter's end, may take
 
 class Closing(Cancelling):
     """Closing: of one file, of all."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        self._orphans: set[Operation[Any]] = set()
+        super().__init__(carrier)
 
     _quiet = False  # of a pool: nobody was to close it, so nobody is told that it was not closed
 
@@ -43,6 +50,16 @@ class Closing(Cancelling):
     def in_flight(self) -> int:
         """How many operations have not ended; prepared ones are counted, too."""
         return len(self._ledger.flight)
+
+    @property
+    def orphans(self) -> int:
+        """How many operations in flight nobody waits for any more: those of `abandon_on_cancel`."""
+        return len(self._orphans)
+
+    def orphan(self, op: Operation[Any]) -> None:
+        """Nobody waits for an operation any more; the ledger keeps it, and its memory, until it has ended."""
+        self._orphans.add(op)
+        op.add_done_callback(self._orphans.discard)
 
     def close_fd(
         self, fd: Any, timeout: float | None = CLOSE_TIMEOUT, *, abort: bool = False

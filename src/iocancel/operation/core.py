@@ -79,6 +79,8 @@ class Core:
         self._wanted = False  # somebody else than the leader has work for it
         self._followers: deque[Any] = deque()
         self._sealed = False  # nothing enters any more
+        self._watched = False  # an event loop watches the carrier's file
+        self._mute = False  # who asks for a cancel makes a turn himself
         self._state = OPEN
         _lifetime.register(cast(_lifetime.Owner, self))  # Closing has what an Owner needs
 

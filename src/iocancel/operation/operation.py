@@ -114,6 +114,7 @@ class Operation(Generic[T_co]):
     _seen = _taken = -1  # the last numbers of those that came, and that were handed out
     _zero_copy = False
     _others: tuple[tuple[Any, int], ...] = ()  # further file objects, and their numbers at the call
+    _awaited: Any = None  # an event loop's task that waits for it: see iocancel.awaiting.hub
 
     def __init__(self, engine: Core, kind: Kind, fd: int = -1) -> None:
         self._engine = engine

@@ -1,0 +1,69 @@
+"""The verbs of `iocancel`, awaited in trio.
+
+    with trio.fail_after(2):
+        data = await iocancel.trio.recv(sock, 4096)
+
+What is cancelled has its request cancelled in the kernel, and goes on when that has ended: nothing is read,
+written or accepted afterwards, and no buffer touched. A success that is first is returned, and the next
+checkpoint raises. Each verb is a checkpoint, and a KeyboardInterrupt comes before it or behind, never within.
+See `iocancel.awaiting.verbs` for the verbs.
+"""
+
+from iocancel.awaiting.verbs import Verbs
+from iocancel.trio.hub import current, protected
+
+_verbs = protected(Verbs)(current)
+
+accept = _verbs.accept
+close_fd = _verbs.close_fd
+connect = _verbs.connect
+engine = _verbs.engine
+fsync = _verbs.fsync
+futex_wait = _verbs.futex_wait
+open = _verbs.open  # noqa: A001
+poll = _verbs.poll
+read = _verbs.read
+readv = _verbs.readv
+recv = _verbs.recv
+recv_into = _verbs.recv_into
+recvmsg = _verbs.recvmsg
+result = _verbs.result
+send = _verbs.send
+sendall = _verbs.sendall
+sendmsg = _verbs.sendmsg
+sleep = _verbs.sleep
+sleep_until = _verbs.sleep_until
+splice = _verbs.splice
+tee = _verbs.tee
+waitid = _verbs.waitid
+write = _verbs.write
+write_all = _verbs.write_all
+writev = _verbs.writev
+
+__all__ = [
+    "accept",
+    "close_fd",
+    "connect",
+    "engine",
+    "fsync",
+    "futex_wait",
+    "open",
+    "poll",
+    "read",
+    "readv",
+    "recv",
+    "recv_into",
+    "recvmsg",
+    "result",
+    "send",
+    "sendall",
+    "sendmsg",
+    "sleep",
+    "sleep_until",
+    "splice",
+    "tee",
+    "waitid",
+    "write",
+    "write_all",
+    "writev",
+]
