@@ -273,6 +273,8 @@ int ioc_defuse(struct ioc_ring *r)
 	}
 ASK(ioc_sq_ready, r->ring.sq.sqe_tail - io_uring_smp_load_acquire(r->ring.sq.khead))
 ASK(ioc_cq_ready, cq_ready(r))
+/* Whether there is anything to be reaped, or held back until somebody asks. */
+ASK(ioc_came, cq_ready(r) || (IO_URING_READ_ONCE(*r->ring.sq.kflags) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)))
 ASK(ioc_cq_overflow, IO_URING_READ_ONCE(*r->ring.cq.koverflow))
 
 int ioc_register(struct ioc_ring *r, unsigned opcode, void *arg, unsigned nr)

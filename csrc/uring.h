@@ -316,6 +316,7 @@ int ioc_defuse(struct ioc_ring *r);
 int ioc_wake(struct ioc_ring *r, uint64_t user_data);
 int64_t ioc_sq_ready(struct ioc_ring *r);
 int64_t ioc_cq_ready(struct ioc_ring *r);
+int64_t ioc_came(struct ioc_ring *r);
 int64_t ioc_cq_overflow(struct ioc_ring *r);
 int ioc_register(struct ioc_ring *r, unsigned opcode, void *arg, unsigned nr);
 int ioc_register_update(struct ioc_ring *r, unsigned opcode, unsigned offset, void *data, unsigned nr);

@@ -19,15 +19,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import operator
 import time
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
+from iocancel.asyncio.awaited import Awaited
 from iocancel.awaiting import hub as _hub
 from iocancel.operation import Operation
 from iocancel.operation.operation import RELEASING
 
+_token = operator.attrgetter("_token")
 _running_loop = asyncio.get_running_loop
 _Call = Callable[[Any], object]
 _AGAIN = 0.01  # seconds after which a turn that has failed is made again
@@ -134,26 +137,42 @@ class Hub(_hub.Hub):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(_hub.open_for_loop())
         self.loop = loop
-        self._turning = False  # a turn is called for
+        self.turning = False
+        """Whether a turn is called for."""
+        self.polls: list[Awaited] = []
+        """Such as are in no use."""
+        self.cancelled: list[Operation[Any]] = []
+        """Such as are to be cancelled by the next turn."""
+        self._came = getattr(self.engine._carrier, "came", None)
         self._alarm: asyncio.TimerHandle | None = None
         self._fd = self.engine.fileno()
         self._life: AsyncGenerator[None] | None = None
         try:
-            loop.add_reader(self._fd, self._turn)
+            loop.add_reader(self._fd, self._readable)
         except BaseException:
             self.engine.close()
             raise
 
     def soon(self) -> None:
         """See Hub."""
-        if not self._turning:
-            self._turning = True
+        if not self.turning:
+            self.turning = True
             self.loop.call_soon(self._turn)
+
+    def until_ready(self, file: Any, number: int, events: int) -> Awaited:
+        """See Hub."""
+        polls = self.polls
+        op = polls.pop() if polls else Awaited(self)
+        op.begin(file, number, events)
+        if not self.turning:
+            self.turning = True
+            self.loop.call_soon(self._turn)
+        return op
 
     def ended(self, op: Operation[Any], abandon: bool = False) -> Ending:
         """See Hub."""
-        if not self._turning:
-            self._turning = True
+        if not self.turning:
+            self.turning = True
             self.loop.call_soon(self._turn)
         return Ending(self, op, abandon)
 
@@ -168,10 +187,19 @@ class Hub(_hub.Hub):
     async def cancel_shielded_checkpoint(self) -> None:
         """See Hub."""
 
+    def _readable(self) -> None:
+        """The engine's file is; a turn of this very pass may have taken what was there."""
+        came = self._came
+        if came is None or came():
+            self._turn()
+
     def _turn(self) -> None:
         """The ring's fd is readable, or something was staged."""
-        self._turning = False
+        self.turning = False
         try:
+            if self.cancelled:
+                self.engine._asked.append(sorted(self.cancelled, key=_token, reverse=True))
+                self.cancelled = []  # behind it: one that is asked twice does no harm
             self.turn()
             when = self.engine.alarm() if hasattr(self.engine, "alarm") else None
             if when is not None or self._alarm is not None:

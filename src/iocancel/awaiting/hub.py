@@ -78,6 +78,15 @@ class Hub(ABC):
         """
 
     @abstractmethod
+    def until_ready(self, file: Any, number: int, events: int) -> Awaitable[int]:
+        """Wait until a file is ready, by a poll of the engine's.
+
+        Args:
+            file, number: the file.
+            events: what for.
+        """
+
+    @abstractmethod
     def drained(self, op: Operation[Any]) -> Awaitable[None]:
         """Wait for an operation's ending; a cancel of the task is raised only then, and does not reach it."""
 
@@ -94,7 +103,7 @@ class Hub(ABC):
     def turn(self) -> None:
         """Submit, send cancels, take what has come. Who waited for it goes on by `step`, behind this."""
         waking = self.waking
-        for op in self.engine.reap(0):
+        for op in self.engine.tick():
             ending = op._awaited
             if ending is not None:
                 op._awaited = None
@@ -143,13 +152,6 @@ class Hub(ABC):
             error.operation = op  # type: ignore[attr-defined]
             raise
         return op.result()
-
-    async def until_ready(self, file: Any, events: int) -> int:
-        """Wait until a file is ready, by a poll of the engine's."""
-        op = self.engine.poll(file, events)
-        await self.ended(op)
-        many: int = op.result()
-        return many
 
     async def now(self, op: Operation[Any]) -> bool:
         """Do an operation at once, or not at all: whether it was done.

@@ -46,7 +46,7 @@ _read, _recv, _read_to, _recv_to = ready.read, ready.recv, ready.read_to, ready.
 _from_buffer, _release, _BYTES = ready.from_buffer, ready.release, ready.BYTES
 _Attempt = Callable[[int], int]
 _Request = Callable[[Any], "Operation[Any]"]
-_NEVER = socket.MSG_WAITALL
+_ALL = socket.MSG_WAITALL
 
 
 class Verbs:
@@ -84,21 +84,35 @@ class Verbs:
         if hub.checkpoints:
             await hub.checkpoint_if_cancelled()
         number = fd if fd.__class__ is int else number_of(fd)
+        if not isinstance(into, int) or not 0 <= into <= ROOM:
+            return await self._read_much(hub, fd, number, into, offset, abandon_on_cancel)
         now = hub.attempt
-        if isinstance(into, int) and 0 <= into <= ROOM:
-            many = _read(now.told, number, into, offset)
-            if many >= 0:
-                data = now.data[:many]
-                if hub.checkpoints:
-                    await hub.cancel_shielded_checkpoint()
-                return data
-            if many != NOT_READY:
-                errors.check(many, "read")
-        if abandon_on_cancel:
+        many = _read(now.told, number, into, offset)
+        if many == NOT_READY:
+            if offset >= 0 or on_disk(number):
+                return await self._from_disk(hub, fd, number, into, offset, abandon_on_cancel)
+            await hub.until_ready(fd, number, _IN)
+            same_file(fd, number)
+            many = _read(now.told, number, into, -1)
+            if many == NOT_READY:
+                return await _until_read(
+                    hub, fd, number, lambda n: _read(now.told, n, into, -1), lambda e: e.read(fd, into)
+                )
+        elif hub.checkpoints:
+            data = now.data[: max(0, many)]
+            await hub.cancel_shielded_checkpoint()
+            return data if many >= 0 else errors.check(many, "read")
+        if many < 0:
+            errors.check(many, "read")
+        return now.data[:many]
+
+    async def _read_much(self, hub: Hub, fd: File, number: int, into: Any, offset: int, abandon: bool) -> Any:
+        """Into the caller's buffer, or more than an attempt has room for."""
+        if abandon:
             _ours(into, "read")
         if offset >= 0 or on_disk(number):
-            return await self._from_disk(hub, fd, number, into, offset, abandon_on_cancel)
-        return await _taken(hub, fd, number, into, "read", _IN, (_read_to, -1), lambda e, to: e.read(fd, to))
+            return await self._from_disk(hub, fd, number, into, offset, abandon)
+        return await _much(hub, fd, number, into, (_read_to, -1), lambda e, to: e.read(fd, to), "read")
 
     async def _from_disk(self, hub: Hub, fd: File, number: int, into: Any, offset: int, abandon: bool) -> Any:
         """A disk's file, or what has positions: what no poll tells of."""
@@ -260,21 +274,33 @@ class Verbs:
         if hub.checkpoints:
             await hub.checkpoint_if_cancelled()
         number = sock if sock.__class__ is int else number_of(sock)
-        if flags & _NEVER:
+        if flags & _ALL:
             raise _waits_for_all("recv")
+        if not isinstance(into, int) or not 0 <= into <= ROOM:
+            return await _much(
+                hub, sock, number, into, (_recv_to, flags), lambda e, to: e.recv(sock, to, flags), "recv"
+            )
         now = hub.attempt
-        if isinstance(into, int) and 0 <= into <= ROOM:
+        many = _recv(now.told, number, into, flags)
+        if many == NOT_READY:
+            await hub.until_ready(sock, number, _IN)
+            same_file(sock, number)
             many = _recv(now.told, number, into, flags)
-            if many >= 0:
-                data = now.data[:many]
-                if hub.checkpoints:
-                    await hub.cancel_shielded_checkpoint()
-                return data
-            if many != NOT_READY:
-                errors.check(many, "recv")
-        return await _taken(
-            hub, sock, number, into, "recv", _IN, (_recv_to, flags), lambda e, to: e.recv(sock, to, flags)
-        )
+            if many == NOT_READY:
+                return await _until_read(
+                    hub,
+                    sock,
+                    number,
+                    lambda n: _recv(now.told, n, into, flags),
+                    lambda e: e.recv(sock, into, flags),
+                )
+        elif hub.checkpoints:
+            data = now.data[: max(0, many)]
+            await hub.cancel_shielded_checkpoint()
+            return data if many >= 0 else errors.check(many, "recv")
+        if many < 0:
+            errors.check(many, "recv")
+        return now.data[:many]
 
     async def recv_into(self, sock: File, buffer: WriteableBuffer, flags: int = 0) -> int:
         """Receive into a buffer (recv(2)); returns how many bytes came, otherwise as `recv`."""
@@ -340,7 +366,7 @@ class Verbs:
         Raises: as `read`.
         """
         hub = await self._begun()
-        if flags & _NEVER:
+        if flags & _ALL:
             raise _waits_for_all("recvmsg")
         number = number_of(sock)
         value: tuple[bytes, list[tuple[int, int, bytes]], int, Any] = await _by_request(
@@ -431,7 +457,7 @@ class Verbs:
         else:
             return
         # O_NONBLOCK: it is under way.
-        await hub.until_ready(sock, _OUT)
+        await hub.until_ready(sock, number_of(sock), _OUT)
         with socket.socket(fileno=os.dup(number_of(sock))) as same:
             number = same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
@@ -455,7 +481,7 @@ class Verbs:
         whole(mask, "mask")
         many = ready.poll(hub.attempt.told, number_of(fd), mask & 0x7FFF)
         if many == NOT_READY:
-            return await hub.until_ready(fd, mask)
+            return await hub.until_ready(fd, number_of(fd), mask)
         if hub.checkpoints:
             await hub.cancel_shielded_checkpoint()
         return errors.check(many, "poll")
@@ -625,46 +651,37 @@ class Verbs:
 # How they wait
 
 
-async def _taken(
+async def _until_read(hub: Hub, file: File, number: int, attempt: _Attempt, request: _Request) -> Any:
+    """Bytes that an attempt has room for, on a file that was ready, and another was first."""
+    found = await _when_ready(hub, file, number, _IN, attempt, request, whole_value=True, tries=1)
+    if isinstance(found, bytes):
+        return found
+    return hub.attempt.data[: errors.check(found, "read")]
+
+
+async def _much(
     hub: Hub,
     file: File,
     number: int,
     into: Any,
-    name: str,
-    events: int,
     by: tuple[Any, int],
     request: Callable[[Any, Any], Operation[Any]],
+    name: str,
 ) -> Any:
-    """Bytes, once they are there, in memory that is fit for them; what was tried before had no room."""
+    """More bytes than an attempt has room for, or such as have a buffer of the caller's."""
     call, extra = by
-    small = isinstance(into, int) and into <= ROOM
-    room: Any = bytearray(0 if small else sensible(number, into, -1)) if isinstance(into, int) else into
-    now = hub.attempt
+    room: Any = bytearray(sensible(number, whole(into, "into"), -1)) if isinstance(into, int) else into
 
     def attempt(n: int) -> int:
-        if small:
-            many: int = (_read if name == "read" else _recv)(now.told, n, into, extra)
-            return many
         with _from_buffer(_BYTES, room, True) as pin:
-            many = call(now.told, n, pin, len(pin), extra)
-        return many
+            return int(call(hub.attempt.told, n, pin, len(pin), extra))
 
-    found: Any = NOT_READY
-    if not small:
-        found = attempt(number)
-        if found != NOT_READY and hub.checkpoints:
-            value = found if not isinstance(into, int) or found < 0 else bytes(room[:found])
-            await hub.cancel_shielded_checkpoint()
-            return errors.check(value, name) if isinstance(value, int) else value
+    found: Any = attempt(number)
     if found == NOT_READY:
-        found = await _when_ready(
-            hub, file, number, events, attempt, lambda engine: request(engine, into), whole_value=True
-        )
-        if isinstance(found, bytes):
-            return found
+        found = await _when_ready(hub, file, number, _IN, attempt, lambda engine: request(engine, room))
+    elif hub.checkpoints:
+        await hub.cancel_shielded_checkpoint()
     errors.check(found, name)
-    if small:
-        return now.data[:found]
     return bytes(memoryview(room)[:found]) if isinstance(into, int) else found
 
 
@@ -676,6 +693,7 @@ async def _when_ready(
     attempt: _Attempt,
     request: _Request,
     whole_value: bool = False,
+    tries: int = 0,
 ) -> Any:
     """Wait until a file is ready, and make a call that never waits, until it does something.
 
@@ -687,21 +705,22 @@ async def _when_ready(
         request: the same as an operation, for files on which every call may wait (a terminal, a listening
             socket without O_NONBLOCK): the engine tries it once, and does not wait.
         whole_value: return the operation's value where that has done it, and not its number.
+        tries: how often it was in vain already.
     """
-    tries = 0
     while True:
-        await hub.until_ready(file, events)
+        if tries:
+            op = request(hub.engine)
+            if await hub.now(op) and op._res != NOT_READY:
+                value = op.result()  # raises
+                return value if whole_value else op._res
+            if tries > _TRIES:
+                await _pause(hub, tries - _TRIES)
+        tries += 1
+        await hub.until_ready(file, number, events)
         same_file(file, number)
         many = attempt(number)
         if many != NOT_READY:
             return many
-        op = request(hub.engine)
-        if await hub.now(op) and op._res != NOT_READY:
-            value = op.result()  # raises
-            return value if whole_value else op._res
-        tries += 1
-        if tries > _TRIES:
-            await _pause(hub, tries - _TRIES)
 
 
 async def _by_request(hub: Hub, file: File, number: int, events: int, request: _Request) -> Any:

@@ -92,7 +92,7 @@ class Cancelling(Leading):
     def _ask_for(self, op: Operation[Any]) -> None:
         """Have a cancel sent, by whoever leads. No lock: this runs in signal handlers and finalizers."""
         self._asked.append(op)
-        self._wanted = True
+        self._wanted = self._doubt = True
         if self._lead is not None:
             self._carrier.wake()
 

@@ -81,6 +81,7 @@ class Core:
         self._sealed = False  # nothing enters any more
         self._watched = False  # an event loop watches the carrier's file
         self._mute = False  # who asks for a cancel makes a turn himself
+        self._doubt = False  # of what is staged some may have been cancelled, or has a file to be asked again
         self._state = OPEN
         _lifetime.register(cast(_lifetime.Owner, self))  # Closing has what an Owner needs
 
@@ -103,6 +104,8 @@ class Core:
             if op._files:
                 for fd in op._files:
                     ledger.note(fd, token)
+            if op._file is not None or op._others:
+                self._doubt = True
             self._staged.append(op)
             if op._expires is not None:
                 self._fresh_deadlines.append((op._expires, token))
@@ -142,6 +145,9 @@ class Core:
 
     def _ready(self) -> list[Operation[Any]]:
         """Those that are prepared, less those that were cancelled before, or whose file is gone."""
+        if not self._doubt:
+            return list(self._staged)
+        self._doubt = False  # before the looks: who has doubts from now on is heard by the next turn
         ready = []
         for op in list(self._staged):
             if op._state == PREPARED:
@@ -163,15 +169,19 @@ class Core:
                 if op._state == IN_FLIGHT:
                     op._state = PREPARED
         staged = self._staged
-        while staged and staged[0]._state != PREPARED:
-            if staged[0]._state == ENDED and staged[0]._token in self._ledger.flight:
-                staged[0]._pins = None
-                self._over(staged[0])  # its withdrawal was cut short
+        while staged:
+            op = staged[0]
+            if op._state == PREPARED:
+                break
+            if op._state == ENDED and op._token in self._ledger.flight:
+                op._pins = None
+                self._over(op)  # its withdrawal was cut short
             staged.popleft()
         self._batch = None
 
     def _withdraw(self, op: Operation[Any], res: int) -> None:
         """End what the kernel has never seen."""
+        self._doubt = True  # it is still staged
         if op._state == PREPARED:
             op._res = res
             if res == -errno.ECANCELED:
@@ -221,9 +231,8 @@ class Core:
             False where one is not the plain case. `_settle` has to go on then, as after a signal's exception:
             the records are still there, and it changes nothing about what was settled here.
         """
-        if self._collect:
-            return False
         ledger = self._ledger
+        collect, ended = self._collect, self._ended
         flight, free = ledger.flight, ledger._free
         mask = SLOTS - 1
         for op in ops:
@@ -232,6 +241,8 @@ class Core:
             op._res = _GONE
             op._state = ENDED
             op._pins = None
+            if collect:
+                ended.append(op)
             token = op._token
             del flight[token]
             free.append(token & mask)

@@ -82,6 +82,13 @@ class Hub(_hub.Hub, trio.abc.Instrument):
         """See Hub."""
         await self._wait(op, abandon, deaf=False)
 
+    async def until_ready(self, file: Any, number: int, events: int) -> int:  # noqa: ARG002
+        """See Hub."""
+        op = self.engine.poll(file, events)
+        await self._wait(op, False, deaf=False)
+        many: int = op.result()
+        return many
+
     async def drained(self, op: Operation[Any]) -> None:
         """See Hub."""
         await self._wait(op, False, deaf=True)

@@ -39,7 +39,7 @@ _WITH_FLAGS = {"recv": 1, "send": 1, "recvmsg": 2, "sendmsg": 2}  # where prepar
 _NULL = ffi.NULL
 _from_buffer, _TOKENS = ffi.from_buffer, ffi.typeof("uint64_t[]")
 _sync_cancel = lib.ioc_sync_cancel
-_enter, _cancel_many = lib.ioc_enter, lib.ioc_cancel_many
+_enter, _cancel_many, _came = lib.ioc_enter, lib.ioc_cancel_many, lib.ioc_came
 
 
 class UringBatch:
@@ -47,10 +47,12 @@ class UringBatch:
 
     __slots__ = ("_links", "moved", "ops", "raw")
 
-    def __init__(self, ops: Sequence[Operation[Any]]) -> None:
+    def __init__(self, ops: Sequence[Operation[Any]], moved: Any) -> None:
         self.ops = ops
         self.raw = b"".join([op._entry for op in ops])
-        self.moved = ffi.new("unsigned *")
+        # C's counter is the carrier's: it is known what was taken of one batch before the next is made.
+        self.moved = moved
+        moved[0] = 0
         self._links = len(self.raw) != 64 * len(ops)
 
     def taken(self) -> int:
@@ -81,6 +83,7 @@ class UringCarrier:
             errors.check(-number, "eventfd")
         self._wake = ffi.gc(wake, lib.ioc_wake_free)
         self._armed = False
+        self._moved = ffi.new("unsigned *")
         self._sent = ffi.new("unsigned[2]")  # see ioc_cancel_many
         # A cancel that succeeds need not say so, where the kernel can keep silent (5.17).
         self._silent = lib.IOSQE_CQE_SKIP_SUCCESS if self._ring.features & lib.IORING_FEAT_CQE_SKIP else 0
@@ -127,7 +130,7 @@ class UringCarrier:
 
     def batch(self, ops: Sequence[Operation[Any]]) -> UringBatch:
         """See Carrier."""
-        return UringBatch(ops)
+        return UringBatch(ops, self._moved)
 
     def go(self, batch: Any, wait: bool, timeout: float | None) -> None:
         """See Carrier."""
@@ -208,6 +211,10 @@ class UringCarrier:
     def wake(self) -> None:
         """See Carrier."""
         lib.ioc_wake_set(self._wake)
+
+    def came(self) -> bool:
+        """Whether a `go` that does not wait would bring something."""
+        return _came(self._ring._handle) != 0
 
     @property
     def bell(self) -> Any:
