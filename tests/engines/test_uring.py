@@ -23,7 +23,7 @@ from iocancel import (
     Verdict,
     operation,
 )
-from iocancel._native import lib
+from iocancel._native import ffi, lib
 from iocancel.engines.uring import UringEngine
 from iocancel.engines.uring import ring as ring_module
 from iocancel.engines.uring.carrier import UringBatch
@@ -78,11 +78,11 @@ def test_a_batch_counts_operations_and_c_counts_entries() -> None:
             self._entry = bytes(64 * entries)
 
     plain: Any = [Op(1), Op(1), Op(1)]
-    batch = UringBatch(plain)
+    batch = UringBatch(plain, ffi.new("unsigned *"))
     batch.moved[0] = 2
     assert batch.taken() == 2
     linked: Any = [Op(1), Op(2), Op(1)]
-    batch = UringBatch(linked)
+    batch = UringBatch(linked, ffi.new("unsigned *"))
     for moved, taken in [(0, 0), (1, 1), (3, 2), (4, 3)]:
         batch.moved[0] = moved
         assert batch.taken() == taken

@@ -1,8 +1,8 @@
-"""An operation that is the future of its own wait: what a task of asyncio yields while a file gets ready.
+"""Operations that are the futures of their own wait: what a task yields while a file gets ready, or is read.
 
-One object, used again and again, in the place of an operation, an awaitable and a future: a wait costs half of
-what it costs with the three. Nobody but its verb ever has one, and one that was cancelled is not used again: the
-kernel's answer to the cancel may still come, and names it.
+One object, used again and again, in the place of an operation, an awaitable, a future and a buffer: such a
+wait costs half of what it costs with the four. Nobody but its verb ever has one. One that was cancelled is
+not used again: the kernel's answer to the cancel may still come, and names it.
 """
 
 from __future__ import annotations
@@ -10,24 +10,27 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from iocancel.operation import Operation
+from iocancel.engines import ready
+from iocancel.operation import Kind, Operation
 from iocancel.operation.operation import ASKED, CALLER, PREPARED, RELEASING
+from iocancel.operation.rooms import Room
 from iocancel.operation.verbs import KINDS
 
 if TYPE_CHECKING:
     from iocancel.asyncio.hub import Hub
 
-_POLL = KINDS["poll"]
+_POLL, _READ = KINDS["poll"], KINDS["read"]
 _Call = Callable[[Any], object]
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Awaited(Operation[int]):
-    """A poll that one task waits for."""
+class Awaited(Operation[T_co]):
+    """An operation that one task waits for, at once, and once."""
 
-    def __init__(self, hub: Hub) -> None:
-        super().__init__(hub.engine, _POLL)
+    def __init__(self, hub: Hub, kind: Kind) -> None:
+        super().__init__(hub.engine, kind)
         self._hub = hub
         self._awaited = self
         self._call: _Call | None = None
@@ -35,25 +38,27 @@ class Awaited(Operation[int]):
         self._told: tuple[Any, ...] | None = None  # the task was cancelled: with this message
         self._asyncio_future_blocking = False
 
-    def begin(self, file: Any, number: int, mask: int) -> None:
-        """Stage it."""
-        self._state = PREPARED
+    def _name(self, file: Any, number: int) -> int:
+        """Begin once more: with a token that nothing had before."""
+        engine = self._engine
+        if engine._state != "open":
+            raise engine._gone()
         self._fd = number
-        self._file = None if file.__class__ is int else file
+        if file.__class__ is not int:
+            self._file = file
+            engine._doubt = True  # it is asked for its number again when this is submitted
+        else:
+            self._file = None
+        self._state = PREPARED
         self._awaited = self
-        self._engine._start(self, mask)
+        return engine._ledger.name(self)
 
-    def __await__(self) -> Generator[Any, Any, int]:
-        """Wait; the value is the mask of what is ready."""
-        self._asyncio_future_blocking = True
-        yield self
-        res = self._res
-        if res < 0:
-            Operation.result(self)  # raises
-        self._hub.polls.append(self)
-        return res
-
-    __iter__ = __await__
+    def _stage(self, token: int) -> None:
+        engine = self._engine
+        ledger = engine._ledger
+        ledger.flight[token] = self
+        ledger.note(self._fd, token)
+        engine._staged.append(self)
 
     # What a task asks of a future
 
@@ -75,13 +80,14 @@ class Awaited(Operation[int]):
             if not self._why:
                 self._why = CALLER
             self._cancel = ASKED
+            self._engine._doubt = True
             hub = self._hub
             hub.cancelled.append(self)
             if not hub.turning:
                 hub.soon()
         return True
 
-    def result(self) -> int:
+    def result(self) -> Any:
         """What the task goes on with: CancelledError, or whatever it then finds."""
         if self._told is not None:
             raise asyncio.CancelledError(*self._told)
@@ -93,12 +99,17 @@ class Awaited(Operation[int]):
             return asyncio.CancelledError(*self._told)
         return super().exception()
 
+    def value(self) -> T_co:
+        """As `result` of an operation."""
+        return super().result()
+
     # What the hub asks
 
     def wake(self) -> None:
         """Have the task go on, right here: this is a callback of the loop's, within no task."""
-        call, self._call = self._call, None
+        call = self._call
         if call is not None:
+            self._call = None
             context = self._context
             if context is None:
                 call(self)
@@ -106,4 +117,67 @@ class Awaited(Operation[int]):
                 context.run(call, self)
 
 
-__all__ = ["Awaited"]
+class Poll(Awaited[int]):
+    """A poll."""
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__(hub, _POLL)
+
+    def begin(self, file: Any, number: int, mask: int) -> None:
+        """Stage it."""
+        token = self._name(file, number)
+        self._entry = self._hub.poll_entry(number, mask, token)
+        self._stage(token)
+
+    def __await__(self) -> Generator[Any, Any, int]:
+        """Wait; the value is the mask of what is ready."""
+        self._asyncio_future_blocking = True
+        yield self
+        res = self._res
+        if res < 0:
+            self.value()  # raises
+        self._hub.polls.append(self)
+        return res
+
+    __iter__ = __await__
+
+
+class Read(Awaited[bytes]):
+    """A read at an offset, of so many bytes."""
+
+    def __init__(self, hub: Hub, many: int) -> None:
+        super().__init__(hub, _READ)
+        self._room = Room(many)
+
+    def begin(self, file: Any, number: int, offset: int) -> None:
+        """Stage it."""
+        token = self._name(file, number)
+        found = self._room
+        self._entry = self._hub.read_entry(number, found, offset, token)
+        self._pins = found.pin
+        self._stage(token)
+
+    def __await__(self) -> Generator[Any, Any, bytes]:
+        """Wait; the value is what came."""
+        self._asyncio_future_blocking = True
+        try:
+            yield self
+        except BaseException as error:
+            res = self._res
+            data = bytes(memoryview(self._room.buffer)[:res]) if res >= 0 and self.done() else None
+            # What came too late is told by an operation that is the caller's own.
+            error.operation = self if data is None else ready.taken("read", self._fd, res, data)  # type: ignore[attr-defined]
+            raise
+        res = self._res
+        if res < 0:
+            self.value()  # raises
+        buffer = self._room.buffer
+        many = len(buffer)
+        data = bytes(buffer) if res == many else bytes(memoryview(buffer)[:res])
+        self._hub.reads[many].append(self)
+        return data
+
+    __iter__ = __await__
+
+
+__all__ = ["Awaited", "Poll", "Read"]

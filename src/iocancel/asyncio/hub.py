@@ -22,10 +22,10 @@ import contextvars
 import operator
 import time
 import weakref
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any
 
-from iocancel.asyncio.awaited import Awaited
+from iocancel.asyncio.awaited import Poll, Read
 from iocancel.awaiting import hub as _hub
 from iocancel.operation import Operation
 from iocancel.operation.operation import RELEASING
@@ -33,6 +33,9 @@ from iocancel.operation.operation import RELEASING
 _token = operator.attrgetter("_token")
 _running_loop = asyncio.get_running_loop
 _Call = Callable[[Any], object]
+_SMALL, _SIZES = 1 << 16, 16  # bytes of reads whose memory is kept, and how many different ones
+INLINE = 64
+"""So many verbs may be done without giving way to others; 0: each await suspends."""
 _AGAIN = 0.01  # seconds after which a turn that has failed is made again
 
 
@@ -137,10 +140,17 @@ class Hub(_hub.Hub):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(_hub.open_for_loop())
         self.loop = loop
+        self.credit = INLINE
         self.turning = False
         """Whether a turn is called for."""
-        self.polls: list[Awaited] = []
+        carrier = self.engine._carrier
+        self.poll_entry: Any = getattr(carrier, "poll_entry", None)
+        """Makes a poll's entry, where the engine has the short way."""
+        self.read_entry: Any = getattr(carrier, "read_entry", None)
+        self.polls: list[Poll] = []
         """Such as are in no use."""
+        self.reads: dict[int, list[Read]] = {}
+        """The same, by their size."""
         self.cancelled: list[Operation[Any]] = []
         """Such as are to be cancelled by the next turn."""
         self._came = getattr(self.engine._carrier, "came", None)
@@ -159,11 +169,35 @@ class Hub(_hub.Hub):
             self.turning = True
             self.loop.call_soon(self._turn)
 
-    def until_ready(self, file: Any, number: int, events: int) -> Awaited:
+    def until_ready(self, file: Any, number: int, events: int) -> Awaitable[int]:
         """See Hub."""
+        if self.poll_entry is None:
+            return self._by_engine(file, events)
         polls = self.polls
-        op = polls.pop() if polls else Awaited(self)
+        op = polls.pop() if polls else Poll(self)
         op.begin(file, number, events)
+        if not self.turning:
+            self.turning = True
+            self.loop.call_soon(self._turn)
+        return op
+
+    async def _by_engine(self, file: Any, events: int) -> int:
+        op = self.engine.poll(file, events)
+        await self.ended(op)
+        return int(op.result())
+
+    def read_soon(self, file: Any, number: int, many: int, offset: int) -> Awaitable[bytes] | None:
+        """See Hub."""
+        if self.read_entry is None or not 0 < many <= _SMALL:
+            return None
+        try:
+            op = self.reads[many].pop()
+        except (KeyError, IndexError):
+            if many not in self.reads and len(self.reads) >= _SIZES:
+                return None
+            self.reads.setdefault(many, [])
+            op = Read(self, many)
+        op.begin(file, number, offset)
         if not self.turning:
             self.turning = True
             self.loop.call_soon(self._turn)
@@ -196,6 +230,7 @@ class Hub(_hub.Hub):
     def _turn(self) -> None:
         """The ring's fd is readable, or something was staged."""
         self.turning = False
+        self.credit = INLINE
         try:
             if self.cancelled:
                 self.engine._asked.append(sorted(self.cancelled, key=_token, reverse=True))

@@ -1,7 +1,7 @@
 """One running loop's engine, and the operations whose endings its tasks wait for.
 
 A turn of the engine submits what is staged, sends the cancels that were asked for and takes what has come,
-all in one system call; the tasks go on when it is over, never within: a task's next step may well call a verb.
+all in one system call; the tasks go on when it is over, never within: a task's next step may call a verb.
 
 The order of events at a cancel:
 
@@ -52,6 +52,8 @@ class Hub(ABC):
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine
+        self.credit = 1 << 62
+        """So many verbs may be done at once, before one has to give way to other tasks."""
         self.attempt = Attempt()
         """Where C leaves its result. No two calls use it at once: none of them waits."""
         self.thread = threading.get_ident()
@@ -85,6 +87,16 @@ class Hub(ABC):
             file, number: the file.
             events: what for.
         """
+
+    def read_soon(self, file: Any, number: int, many: int, offset: int) -> Awaitable[bytes] | None:  # noqa: ARG002
+        """Read from a disk's file in the adapter's own, shorter way; None where it has none.
+
+        Args:
+            file, number: the file.
+            many: how many bytes.
+            offset: where, >= 0.
+        """
+        return None
 
     @abstractmethod
     def drained(self, op: Operation[Any]) -> Awaitable[None]:

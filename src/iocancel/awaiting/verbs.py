@@ -87,9 +87,13 @@ class Verbs:
         if not isinstance(into, int) or not 0 <= into <= ROOM:
             return await self._read_much(hub, fd, number, into, offset, abandon_on_cancel)
         now = hub.attempt
-        many = _read(now.told, number, into, offset)
+        many = _read(now.told, number, into, offset) if hub.credit else NOT_READY
         if many == NOT_READY:
             if offset >= 0 or on_disk(number):
+                if offset >= 0 and not abandon_on_cancel and offset.__class__ is int:
+                    wait = hub.read_soon(fd, number, into, offset)
+                    if wait is not None:
+                        return await wait
                 return await self._from_disk(hub, fd, number, into, offset, abandon_on_cancel)
             await hub.until_ready(fd, number, _IN)
             same_file(fd, number)
@@ -98,10 +102,12 @@ class Verbs:
                 return await _until_read(
                     hub, fd, number, lambda n: _read(now.told, n, into, -1), lambda e: e.read(fd, into)
                 )
-        elif hub.checkpoints:
-            data = now.data[: max(0, many)]
-            await hub.cancel_shielded_checkpoint()
-            return data if many >= 0 else errors.check(many, "read")
+        else:
+            hub.credit -= 1
+            if hub.checkpoints:
+                data = now.data[: max(0, many)]
+                await hub.cancel_shielded_checkpoint()
+                return data if many >= 0 else errors.check(many, "read")
         if many < 0:
             errors.check(many, "read")
         return now.data[:many]
@@ -151,7 +157,7 @@ class Verbs:
         number = fd if fd.__class__ is int else number_of(fd)
         if abandon_on_cancel and not isinstance(data, bytes):
             raise TypeError(f"abandon_on_cancel takes bytes to write, not {type(data).__name__}: see `write`")
-        many = _out(hub, ready.write, number, data, offset)
+        many = _out(hub, ready.write, number, data, offset) if hub.credit else NOT_READY
         if many == NOT_READY:
             if offset >= 0 or on_disk(number):
                 return int(await hub.value(hub.engine.write(fd, data, offset), abandon_on_cancel))
@@ -163,8 +169,10 @@ class Verbs:
                 lambda n: _out(hub, ready.write, n, data, -1),
                 lambda engine: engine.write(fd, data),
             )
-        elif hub.checkpoints:
-            await hub.cancel_shielded_checkpoint()
+        else:
+            hub.credit -= 1
+            if hub.checkpoints:
+                await hub.cancel_shielded_checkpoint()
         return errors.check(many, "write")
 
     async def write_all(self, fd: File, data: ReadableBuffer) -> None:
@@ -281,7 +289,7 @@ class Verbs:
                 hub, sock, number, into, (_recv_to, flags), lambda e, to: e.recv(sock, to, flags), "recv"
             )
         now = hub.attempt
-        many = _recv(now.told, number, into, flags)
+        many = _recv(now.told, number, into, flags) if hub.credit else NOT_READY
         if many == NOT_READY:
             await hub.until_ready(sock, number, _IN)
             same_file(sock, number)
@@ -294,10 +302,12 @@ class Verbs:
                     lambda n: _recv(now.told, n, into, flags),
                     lambda e: e.recv(sock, into, flags),
                 )
-        elif hub.checkpoints:
-            data = now.data[: max(0, many)]
-            await hub.cancel_shielded_checkpoint()
-            return data if many >= 0 else errors.check(many, "recv")
+        else:
+            hub.credit -= 1
+            if hub.checkpoints:
+                data = now.data[: max(0, many)]
+                await hub.cancel_shielded_checkpoint()
+                return data if many >= 0 else errors.check(many, "recv")
         if many < 0:
             errors.check(many, "recv")
         return now.data[:many]
@@ -326,7 +336,7 @@ class Verbs:
         if hub.checkpoints:
             await hub.checkpoint_if_cancelled()
         number = sock if sock.__class__ is int else number_of(sock)
-        many = _out(hub, ready.send, number, data, flags)
+        many = _out(hub, ready.send, number, data, flags) if hub.credit else NOT_READY
         if many == NOT_READY:
             many = await _when_ready(
                 hub,
@@ -336,8 +346,10 @@ class Verbs:
                 lambda n: _out(hub, ready.send, n, data, flags),
                 lambda engine: engine.send(sock, data, flags),
             )
-        elif hub.checkpoints:
-            await hub.cancel_shielded_checkpoint()
+        else:
+            hub.credit -= 1
+            if hub.checkpoints:
+                await hub.cancel_shielded_checkpoint()
         return errors.check(many, "send")
 
     async def sendall(self, sock: File, data: ReadableBuffer, flags: int = 0) -> None:
@@ -632,7 +644,12 @@ class Verbs:
         hub = self._hub()
         if op._engine is not hub.engine:
             raise ValueError(f"{op!r} is another engine's")
-        return await hub.value(op, abandon_on_cancel)
+        try:
+            await hub.ended(op, abandon_on_cancel)
+        except BaseException as error:
+            error.operation = op  # type: ignore[attr-defined]
+            raise
+        return op.result()
 
     def engine(self) -> Any:
         """The running loop's engine: for `supports`, `reach`, `orphans`, and for operations of one's own.

@@ -100,7 +100,9 @@ class Core:
             self._carrier.prepare(op, *args)
             # Only now: from here on another thread may withdraw it, and lets go of its memory then.
             ledger.flight[token] = op
-            ledger.note(op._fd, token)
+            fd = op._fd
+            if fd >= 0:
+                ledger.note(fd, token)
             if op._files:
                 for fd in op._files:
                     ledger.note(fd, token)

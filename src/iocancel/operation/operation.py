@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from iocancel import errors
 from iocancel.operation.model import NEXT, Event, Outcome, Reach, State, Verdict, following
+from iocancel.operation.rooms import give_back
 
 if TYPE_CHECKING:
     from iocancel.operation.core import Core
@@ -259,7 +260,10 @@ class Operation(Generic[T_co]):
                 make = self._value
                 self._value = self._res if make is None else make(self, self._res)
                 self._claimed = True
-                self._buffer = None
+                found, self._buffer = self._buffer, None
+                # Last: whoever asks again after a signal's exception has its value, and makes no second use.
+                if found is not None and self._state == ENDED:
+                    give_back(found)
 
     def _error(self, cancelled: bool) -> OSError:
         call = self._kind.call

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
+from iocancel.operation.rooms import Room, spare
+
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
@@ -45,17 +47,23 @@ def whole(value: int, what: str) -> int:
 def room(op: Operation[Any], into: int | WriteableBuffer) -> WriteableBuffer:
     """Where to read to: the caller's buffer, or one of our own, which makes the value bytes."""
     if isinstance(into, int):
-        buffer = bytearray(into if into.__class__ is int and 0 <= into < _FOUR_GIB else whole(into, "into"))
+        many = into if into.__class__ is int and 0 <= into < _FOUR_GIB else whole(into, "into")
+        try:
+            found = spare[many].pop()
+        except (KeyError, IndexError):
+            found = Room(many)
         op._value = received
-        op._buffer = buffer
-        return buffer
+        op._buffer = found
+        return found.buffer
     return into
 
 
 def received(op: Operation[Any], res: int) -> bytes:
-    """The value of a read to a buffer of our own."""
-    buffer: bytearray = op._buffer
-    return bytes(buffer) if res == len(buffer) else bytes(memoryview(buffer)[:res])
+    """The value of a read to a buffer of our own, where the kernel does not write any more."""
+    found: Room = op._buffer
+    buffer = found.buffer
+    many = len(buffer)
+    return bytes(buffer) if res == many else bytes(memoryview(buffer)[:res])
 
 
 def no_fds(_op: Operation[Any], _res: int) -> int:

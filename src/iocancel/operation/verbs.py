@@ -42,8 +42,8 @@ _OPENAT, _CLOSE = Kind("openat", "openat"), Kind("close", "close")
 _SPLICE, _TEE = Kind("splice", "splice"), Kind("tee", "tee")
 _WAITID, _FUTEX_WAIT = Kind("waitid", "waitid"), Kind("futex_wait", "futex_wait")
 
-KINDS = {"accept": _ACCEPT, "recv": _RECV, "poll": _POLL}
-"""Of the verbs that have a multishot form."""
+KINDS = {"accept": _ACCEPT, "recv": _RECV, "poll": _POLL, "read": _READ}
+"""Of the verbs that have a multishot form, and of reads."""
 
 VERBS = frozenset(
     [

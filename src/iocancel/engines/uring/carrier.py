@@ -109,6 +109,9 @@ class UringCarrier:
             else:
                 self._prepare[name] = _lacking(name, since)
 
+    poll_entry = staticmethod(_entries.poll_entry)
+    read_entry = staticmethod(_entries.read_entry)
+
     def attach(self, engine: Any) -> None:
         """The engine that this belongs to: at the interpreter's end it goes first."""
         self._ring.engine = weakref.ref(engine)

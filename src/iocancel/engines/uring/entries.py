@@ -17,6 +17,7 @@ from typing import Any
 
 from iocancel._native import ffi, lib
 from iocancel.operation import Operation, Reach
+from iocancel.operation.rooms import Room
 from iocancel.uring import MsgHdr, SockAddr, Sqe, memory
 from iocancel.uring.prep_recv import control_messages
 from iocancel.uring.prep_wait import child_state
@@ -104,8 +105,29 @@ def _fill(op: Operation[Any], opcode: int, pin: Any, offset: int, flags: int) ->
     op._entry = _pack(opcode, op._fd, offset, where, many if many <= _MOST else _MOST, flags, op._token)
 
 
+def _export(found: Room) -> None:
+    pin = _from_buffer(_BYTES, found.buffer, True)
+    found.where = int(_cast(_UINTPTR, pin))
+    found.pin = pin  # behind the address
+
+
+def _fill_room(op: Operation[Any], found: Room, opcode: int, offset: int, flags: int) -> None:
+    """The same to memory of our own, whose export and address are known from its last use."""
+    if found.pin is None:
+        _export(found)
+    op._pins = found.pin
+    many = len(found.buffer)
+    op._entry = _pack(opcode, op._fd, offset, found.where, many if many <= _MOST else _MOST, flags, op._token)
+
+
 def read(op: Operation[Any], buf: Any, offset: int) -> None:
     """IORING_OP_READ."""
+    found = op._buffer
+    if found is not None:
+        if offset.__class__ is not int or not 0 <= offset < _TOO_FAR:
+            offset = _position(offset)
+        _fill_room(op, found, _READ, offset, 0)
+        return
     try:
         pin = _from_buffer(_BYTES, buf, True)
     except _NO_BUFFER:
@@ -146,6 +168,10 @@ def recv(op: Operation[Any], buf: Any, flags: int) -> None:
     """IORING_OP_RECV."""
     if flags & socket.MSG_WAITALL:
         flags = _whole(op, flags)
+    found = op._buffer
+    if found is not None:
+        _fill_room(op, found, _RECV, 0, flags)
+        return
     try:
         pin = _from_buffer(_BYTES, buf, True)
     except _NO_BUFFER:
@@ -164,8 +190,20 @@ def send(op: Operation[Any], data: Any, flags: int) -> None:
 
 def poll(op: Operation[Any], mask: int) -> None:
     """IORING_OP_POLL_ADD."""
+    op._entry = poll_entry(op._fd, mask, op._token)
+
+
+def poll_entry(fd: int, mask: int, token: int) -> bytes:
+    """The entry of a poll."""
     bits = mask if _LITTLE else (mask >> 16 | mask << 16) & 0xFFFFFFFF
-    op._entry = _pack(_POLL, op._fd, 0, 0, 0, bits, op._token)
+    return _pack(_POLL, fd, 0, 0, 0, bits, token)
+
+
+def read_entry(fd: int, found: Room, offset: int, token: int) -> bytes:
+    """The entry of a read to memory of our own."""
+    if found.pin is None:
+        _export(found)
+    return _pack(_READ, fd, offset, found.where, len(found.buffer), 0, token)
 
 
 _NOSIGNAL = 0x4000  # MSG_NOSIGNAL
