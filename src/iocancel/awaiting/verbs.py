@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import math
 import os
 import select
 import socket
@@ -41,12 +42,15 @@ if TYPE_CHECKING:
 _IN, _OUT = select.POLLIN, select.POLLOUT
 _LARGE = 1 << 22  # bytes of room that are made at once, where a file may have less
 _PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between two looks at what is ready, and does not go
+_LONGEST = 1e9  # seconds, 31 years: what is longer is this long
 _TRIES = 10  # so often others may be first before there is such a pause
 _read, _recv, _read_to, _recv_to = ready.read, ready.recv, ready.read_to, ready.recv_to
 _from_buffer, _release, _BYTES = ready.from_buffer, ready.release, ready.BYTES
 _Attempt = Callable[[int], int]
 _Request = Callable[[Any], "Operation[Any]"]
 _ALL = socket.MSG_WAITALL
+# What can't be cancelled without loss, tells of more bytes than it gives, is no input, or does not wait.
+_SPECIAL = socket.MSG_WAITALL | socket.MSG_TRUNC | socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT
 
 
 class Verbs:
@@ -282,9 +286,7 @@ class Verbs:
         if hub.checkpoints:
             await hub.checkpoint_if_cancelled()
         number = sock if sock.__class__ is int else number_of(sock)
-        if flags & _ALL:
-            raise _waits_for_all("recv")
-        if not isinstance(into, int) or not 0 <= into <= ROOM:
+        if flags & _SPECIAL or not isinstance(into, int) or not 0 <= into <= ROOM:
             return await _much(
                 hub, sock, number, into, (_recv_to, flags), lambda e, to: e.recv(sock, to, flags), "recv"
             )
@@ -336,8 +338,9 @@ class Verbs:
         if hub.checkpoints:
             await hub.checkpoint_if_cancelled()
         number = sock if sock.__class__ is int else number_of(sock)
-        many = _out(hub, ready.send, number, data, flags) if hub.credit else NOT_READY
-        if many == NOT_READY:
+        waits = not flags & socket.MSG_DONTWAIT
+        many = NOT_READY if waits and not hub.credit else _out(hub, ready.send, number, data, flags)
+        if many == NOT_READY and waits:
             many = await _when_ready(
                 hub,
                 sock,
@@ -382,7 +385,12 @@ class Verbs:
             raise _waits_for_all("recvmsg")
         number = number_of(sock)
         value: tuple[bytes, list[tuple[int, int, bytes]], int, Any] = await _by_request(
-            hub, sock, number, _IN, lambda engine: engine.recvmsg(sock, bufsize, ancbufsize, flags)
+            hub,
+            sock,
+            number,
+            _events(flags),
+            lambda engine: engine.recvmsg(sock, bufsize, ancbufsize, flags),
+            flags,
         )
         return value
 
@@ -409,6 +417,7 @@ class Verbs:
                 number_of(sock),
                 _OUT,
                 lambda engine: engine.sendmsg(sock, parts, more, flags, address),
+                flags,
             )
         )
 
@@ -502,10 +511,10 @@ class Verbs:
         """Let time pass, by the kernel's clock (io_uring_prep_timeout(3)).
 
         Args:
-            seconds: how long, >= 0.
+            seconds: how long, >= 0; `math.inf` until the task is cancelled.
         """
         hub = await self._begun()
-        await hub.value(hub.engine.timeout(seconds))
+        await hub.value(hub.engine.timeout(_LONGEST if seconds == math.inf else seconds))
 
     async def sleep_until(self, deadline: float) -> None:
         """Let time pass until a time, in `time.monotonic()` seconds; otherwise as `sleep`."""
@@ -685,21 +694,35 @@ async def _much(
     request: Callable[[Any, Any], Operation[Any]],
     name: str,
 ) -> Any:
-    """More bytes than an attempt has room for, or such as have a buffer of the caller's."""
+    """More bytes than an attempt has room for, such as have a buffer of the caller's, or flags."""
     call, extra = by
+    flags = extra if name == "recv" else 0
+    if flags & _ALL:
+        raise _waits_for_all(name)
     room: Any = bytearray(sensible(number, whole(into, "into"), -1)) if isinstance(into, int) else into
 
     def attempt(n: int) -> int:
         with _from_buffer(_BYTES, room, True) as pin:
             return int(call(hub.attempt.told, n, pin, len(pin), extra))
 
-    found: Any = attempt(number)
-    if found == NOT_READY:
-        found = await _when_ready(hub, file, number, _IN, attempt, lambda engine: request(engine, room))
-    elif hub.checkpoints:
-        await hub.cancel_shielded_checkpoint()
+    waits = not flags & socket.MSG_DONTWAIT
+    found: Any = NOT_READY if waits and not hub.credit else attempt(number)
+    if found == NOT_READY and waits:
+        found = await _when_ready(
+            hub, file, number, _events(flags), attempt, lambda engine: request(engine, room)
+        )
+    else:
+        hub.credit -= 1
+        if hub.checkpoints:
+            await hub.cancel_shielded_checkpoint()
     errors.check(found, name)
+    # MSG_TRUNC tells of more bytes than there was room for.
     return bytes(memoryview(room)[:found]) if isinstance(into, int) else found
+
+
+def _events(flags: int) -> int:
+    """What to wait for: a message of the error queue is no input, and POLLERR comes unasked."""
+    return 0 if flags & socket.MSG_ERRQUEUE else _IN
 
 
 async def _when_ready(
@@ -740,13 +763,18 @@ async def _when_ready(
             return many
 
 
-async def _by_request(hub: Hub, file: File, number: int, events: int, request: _Request) -> Any:
+async def _by_request(
+    hub: Hub, file: File, number: int, events: int, request: _Request, flags: int = 0
+) -> Any:
     """The same for what has no call of its own."""
-    op = request(hub.engine)
-    if await hub.now(op) and op._res != NOT_READY:
-        if hub.checkpoints:
-            await hub.cancel_shielded_checkpoint()
-        return op.result()
+    waits = not flags & socket.MSG_DONTWAIT
+    if hub.credit or not waits:
+        hub.credit -= 1 if hub.credit else 0
+        op = request(hub.engine)
+        if await hub.now(op) and (op._res != NOT_READY or not waits):
+            if hub.checkpoints:
+                await hub.cancel_shielded_checkpoint()
+            return op.result()
     return await _when_ready(hub, file, number, events, lambda _: NOT_READY, request, whole_value=True)
 
 
