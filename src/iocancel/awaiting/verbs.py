@@ -107,7 +107,7 @@ class Verbs:
                     hub, fd, number, lambda n: _read(now.told, n, into, -1), lambda e: e.read(fd, into)
                 )
         else:
-            hub.credit -= 1
+            hub.credit -= hub.credit > 0
             if hub.checkpoints:
                 data = now.data[: max(0, many)]
                 await hub.cancel_shielded_checkpoint()
@@ -174,7 +174,7 @@ class Verbs:
                 lambda engine: engine.write(fd, data),
             )
         else:
-            hub.credit -= 1
+            hub.credit -= hub.credit > 0
             if hub.checkpoints:
                 await hub.cancel_shielded_checkpoint()
         return errors.check(many, "write")
@@ -305,7 +305,7 @@ class Verbs:
                     lambda e: e.recv(sock, into, flags),
                 )
         else:
-            hub.credit -= 1
+            hub.credit -= hub.credit > 0
             if hub.checkpoints:
                 data = now.data[: max(0, many)]
                 await hub.cancel_shielded_checkpoint()
@@ -350,7 +350,7 @@ class Verbs:
                 lambda engine: engine.send(sock, data, flags),
             )
         else:
-            hub.credit -= 1
+            hub.credit -= hub.credit > 0
             if hub.checkpoints:
                 await hub.cancel_shielded_checkpoint()
         return errors.check(many, "send")
@@ -712,7 +712,7 @@ async def _much(
             hub, file, number, _events(flags), attempt, lambda engine: request(engine, room)
         )
     else:
-        hub.credit -= 1
+        hub.credit -= hub.credit > 0
         if hub.checkpoints:
             await hub.cancel_shielded_checkpoint()
     errors.check(found, name)
@@ -769,7 +769,7 @@ async def _by_request(
     """The same for what has no call of its own."""
     waits = not flags & socket.MSG_DONTWAIT
     if hub.credit or not waits:
-        hub.credit -= 1 if hub.credit else 0
+        hub.credit -= hub.credit > 0
         op = request(hub.engine)
         if await hub.now(op) and (op._res != NOT_READY or not waits):
             if hub.checkpoints:
