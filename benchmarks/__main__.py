@@ -1,8 +1,9 @@
 """`./dev bench [NAME...]`: measure iocancel against C and against peers; all cases by default.
 
-C, ours and the peers (PyPI's `liburing` and `caio`, fio) are processes that work in turn, for many short
-rounds in one run. What counts are the ratios of a round: the figures themselves are this machine's, of this
-hour. The exit status is 1 where a target is missed: a ratio to C, or `liburing` being faster.
+C, ours and the peers (asyncio and trio themselves, PyPI's `liburing`, `caio`, `aiofiles` and `uvloop`, fio)
+are processes that work in turn, for many short rounds in one run. What counts are the ratios of a round: the
+figures themselves are this machine's, of this hour. The exit status is 1 where a target is missed: a ratio to
+C or to a peer, or `liburing` being faster.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.cases import CASES
 from benchmarks.measure import measure
-from benchmarks.sides import CACHE, PEER, PEERS, SideFailedError, compile_baseline, describe, peers
+from benchmarks.sides import CACHE, LEFT_OUT, PEER, PEERS, SideFailedError, compile_baseline, describe, peers
 
 FULL, QUICK = 101, 15
 
@@ -28,7 +29,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} rounds, not {FULL}: less sure")
     parser.add_argument("--rounds", type=int, metavar="N", help="how many rounds")
-    parser.add_argument("--no-peer", action="store_true", help="leave the peer out")
+    parser.add_argument("--no-peer", action="store_true", help="leave the peers out")
     parser.add_argument("--no-gate", action="store_true", help="end with 0 also where a target is missed")
     asked = parser.parse_args(argv)
     unknown = [name for name in asked.names if name not in CASES]
@@ -44,7 +45,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     asked = arguments(argv)
     cases = [CASES[name] for name in asked.names or CASES]
-    others: dict[str, Path | str] = dict.fromkeys((*PEERS, "fio"), "left out")
+    others: dict[str, Path | str] = dict.fromkeys((*PEERS, "fio"), LEFT_OUT)
     if not asked.no_peer:
         others = peers({job.side for case in cases for job in case.jobs})
     found: list[report.Result] = []

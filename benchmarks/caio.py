@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+from functools import partial
 from typing import Any
 
+from benchmarks.loops import reads
 from benchmarks.works import AT_ONCE, BLOCK, OFFSETS, READS, Work, cached_file, serve
 
 
@@ -39,7 +41,12 @@ def main() -> None:
                 total += len(data)
         return seen, total
 
-    serve({"read": Work(lambda: runner.run(read()), (READS, READS * BLOCK))})
+    serve(
+        {
+            "read": Work(lambda: runner.run(read()), (READS, READS * BLOCK)),
+            "reads": reads(runner.run, fd, lambda fd: partial(theirs.read, BLOCK, fd)),
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 class Job:
     """A work that one side does, so many times in a round."""
 
-    side: str  # "c"; "ours", "engine"; "peer", "caio", "fio"; "standard" (Python's own), "blocking" (both)
+    side: str
+    """"c"; "ours", "engine"; "peer", "caio", "fio", "aiofiles"; "standard" (Python's own), "blocking" (both);
+    "asyncio", "uvloop" and "trio" themselves, and "ours on" each."""
     work: str
     repetitions: int
 
@@ -180,6 +182,95 @@ def _latency() -> Case:
     )
 
 
+def _ended() -> tuple[Case, Case]:
+    """Many pending receives that end together."""
+
+    def case(name: str, work: str, about: str) -> Case:
+        asyncio, uvloop = Job("asyncio", work, 1), Job("uvloop", work, 1)
+        on_asyncio, on_uvloop = Job("ours on asyncio", work, 1), Job("ours on uvloop", work, 1)
+        return Case(
+            name,
+            (
+                Row(name, about, 4000, asyncio, on_asyncio, target=1.0, against="asyncio"),
+                Row(f"{name} beside uvloop", about, 4000, uvloop, on_asyncio, target=1.0, against="uvloop"),
+                Row(f"{name} on uvloop", about, 4000, uvloop, on_uvloop, against="uvloop"),
+            ),
+            share=4,
+        )
+
+    about = "4,000 tasks, each in a receive from a silent socket of its own"
+    return (
+        case("tasks", "cancel", f"{about}: from the first task.cancel() to the last one's end"),
+        case("timeouts", "timeouts", f"{about} and an asyncio.timeout() of its own; all run out at once"),
+    )
+
+
+def _echo() -> Case:
+    """There and back, between two tasks."""
+    about = "64 bytes there and back between two tasks, over a socketpair"
+    asyncio, uvloop, trio = (Job(side, "echo", 1) for side in ("asyncio", "uvloop", "trio"))
+    stream, verbs = Job("ours on asyncio", "echo", 1), Job("ours on asyncio", "echo-verbs", 1)
+    on_uvloop, verbs_on_uvloop = Job("ours on uvloop", "echo", 1), Job("ours on uvloop", "echo-verbs", 1)
+    by_stream = f"{about}: iocancel.asyncio.Stream"
+    by_verbs = f"{about}: iocancel.asyncio.recv and sendall"
+    return Case(
+        "echo",
+        (
+            Row("echo", by_stream, 1000, asyncio, stream, target=1.0, against="loop.sock_recv"),
+            Row("echo on uvloop", by_stream, 1000, uvloop, on_uvloop, against="uvloop's sock_recv"),
+            Row("echo by verbs", by_verbs, 1000, asyncio, verbs, against="loop.sock_recv"),
+            Row(
+                "echo by verbs on uvloop",
+                by_verbs,
+                1000,
+                uvloop,
+                verbs_on_uvloop,
+                against="uvloop's sock_recv",
+            ),
+            Row(
+                "echo on trio",
+                f"{about}: iocancel.trio.Stream",
+                1000,
+                trio,
+                Job("ours on trio", "echo", 1),
+                against="trio.SocketStream",
+            ),
+        ),
+        share=2,
+    )
+
+
+def _awaited_reads() -> Case:
+    """As `_reads`, awaited: 64 tasks, each reads its share."""
+    others = {
+        "caio": Job("caio", "reads", 1),
+        "aiofiles": Job("aiofiles", "reads", 1),
+        "run_in_executor": Job("asyncio", "reads", 1),
+    }
+    about = "4 KiB cached reads awaited by 64 tasks"
+    ours = {
+        "awaited reads": ("reads", f"{about}, each through the ring"),
+        "awaited reads inline": ("reads-inline", f"{about}: what is cached is read at once"),
+    }
+    return Case(
+        "awaited-reads",
+        tuple(
+            Row(
+                name,
+                text,
+                4096,
+                base,
+                Job("ours on asyncio", work, 1),
+                target=0.5 if (against, work) == ("caio", "reads") else None,
+                against=against,
+            )
+            for name, (work, text) in ours.items()
+            for against, base in others.items()
+        ),
+        share=4,
+    )
+
+
 _CASES = (
     _against_c(
         "cancel-1024", "cancel", "cancel 1,024 polls by user_data and reap all", 1024, 2.0, (10, 1, 5)
@@ -209,5 +300,8 @@ _CASES = (
     _reads(),
     _ready(),
     _latency(),
+    *_ended(),
+    _echo(),
+    _awaited_reads(),
 )
 CASES = {case.name: case for case in _CASES}

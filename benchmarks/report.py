@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.cases import Case, Job, Row
 from benchmarks.measure import Measured
+from benchmarks.sides import LEFT_OUT
 
 METHOD = (
     "ns for one item. In each round every side works in turn, its figure being the median of its "
@@ -78,11 +79,12 @@ def _result(row: Row, measured: Measured) -> Result:
         f"no figure for {job.side}: {measured.failed[job]}" for job in _jobs(row) if job in measured.failed
     ]
     missed = []
-    if row.target is not None:
+    target = row.target if measured.failed.get(row.base) != LEFT_OUT else None
+    if target is not None:
         if ratio is None:
             missed.append("not measured")
-        elif ratio.median > row.target:
-            missed.append(f"{_short(ratio.median)} times {base}, the target is {row.target:g}")
+        elif ratio.median > target:
+            missed.append(f"{_short(ratio.median)} times {base}, the target is {target:g}")
         if to_peer is not None and to_peer.median >= 1:
             missed.append(f"behind the peer: {to_peer.median:.2f} times its time")
     spread = _spread(row.ours, measured) if row.limit is not None else None
@@ -101,7 +103,7 @@ def _result(row: Row, measured: Measured) -> Result:
         ratio=ratio,
         target=row.target,
         ratio_to_peer=to_peer,
-        ok=None if row.target is None and row.limit is None else not missed,
+        ok=None if target is None and row.limit is None else not missed,
         notes=(*missed, *notes),
         spread=spread,
         limit=row.limit,

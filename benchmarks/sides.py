@@ -18,8 +18,27 @@ from types import TracebackType
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "bench"
 PEER = "liburing==2026.3.30"
-PEERS = {"peer": PEER, "caio": "caio==0.12.10"}
-"""The sides that come from PyPI."""
+UVLOOP, TRIO = "uvloop==0.23.0", "trio==0.35.0"
+PEERS = {
+    "peer": PEER,
+    "caio": "caio==0.12.10",
+    "aiofiles": "aiofiles==25.1.0",
+    "uvloop": UVLOOP,
+    "ours on uvloop": UVLOOP,
+    "trio": TRIO,
+    "ours on trio": TRIO,
+}
+"""What a side needs from PyPI."""
+PROGRAMS = {
+    "asyncio": ("loops", "asyncio", "own"),
+    "uvloop": ("loops", "uvloop", "own"),
+    "ours on asyncio": ("loops", "asyncio", "ours"),
+    "ours on uvloop": ("loops", "uvloop", "ours"),
+    "trio": ("trio", "own"),
+    "ours on trio": ("trio", "ours"),
+}
+"""The module of a side that has not one of its own name, and its arguments."""
+LEFT_OUT = "left out"  # a peer, where that was asked for
 TOO_LONG = 60.0  # seconds, for one job
 
 
@@ -119,26 +138,34 @@ def compile_baseline(directory: Path) -> list[str]:
 def peers(sides: Collection[str]) -> dict[str, Path | str]:
     """Those of these sides that others have made: the directory of each, or the reason why there is none."""
     found: dict[str, Path | str] = {}
+    tried: dict[str, Path | str] = {}
     for side, what in PEERS.items():
         if side in sides:
-            try:
-                found[side] = install_peer(what)
-            except SideFailedError as error:
-                found[side] = str(error)
+            if what not in tried:
+                try:
+                    tried[what] = install_peer(what)
+                except SideFailedError as error:
+                    tried[what] = str(error)
+            found[side] = tried[what]
     if "fio" in sides and shutil.which("fio") is None:
         found["fio"] = "fio is not installed here (its package is called fio)"
     return found
 
 
+def place(what: str) -> Path:
+    """Where a peer is, if it is installed."""
+    return CACHE / f"{what.replace('==', '-')}-{sys.implementation.cache_tag}"
+
+
 def install_peer(what: str = PEER) -> Path:
     """The directory with a peer, installed beside this environment when it is first needed."""
-    where = CACHE / f"{what.replace('==', '-')}-{sys.implementation.cache_tag}"
+    where = place(what)
     if where.is_dir():
         return where
     if importlib.util.find_spec("pip") is None:
         raise SideFailedError(f"{what} can't be installed: no pip here")
     CACHE.mkdir(parents=True, exist_ok=True)
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     pip += ["--only-binary=:all:", "--retries=0", "--timeout=10"]
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         try:
@@ -166,8 +193,9 @@ def start(side: str, baseline: list[str], peer: Path | None) -> Side:
     """Start the process of a side."""
     if side == "c":
         return Side(baseline)
-    module = [sys.executable, "-m", f"benchmarks.{side}"]
-    return Side(module, *([peer] if peer is not None else []))
+    module, *arguments = PROGRAMS.get(side, (side,))
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+    return Side(command, *([peer] if peer is not None else []))
 
 
 def describe() -> Mapping[str, str]:

@@ -21,6 +21,8 @@ GONE = -errno.ECANCELED
 BLOCK = 4096  # bytes of a read
 READS = 4096  # in one repetition
 AT_ONCE = 64  # in flight
+TRIPS = 1000  # there and back, in one repetition
+SIZE = 64  # bytes of each, and of a receive
 FILE = CACHE / "reads"
 # Each block once, in an order that nothing reads ahead for.
 OFFSETS = [number * 1021 % READS * BLOCK for number in range(READS)]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib.util
 import json
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +84,16 @@ def test_json_has_every_case() -> None:
         "cancel-all-16384 growth": 1.5,
         "instead-16384": 1 / 250,
         "ready": 1.0,
+        **{f"{name}{against}": 1.0 for name in ("tasks", "timeouts") for against in ("", " beside uvloop")},
+        "echo": 1.0,
+        "awaited reads": 0.5,
     }
     limits = {row["name"]: row["limit"] for row in said["cases"] if row["limit"] is not None}
     assert limits == {"cancel": 100_000, "cancel, idle": 5_000_000, "Ctrl-C": 5_000_000}  # nanoseconds
     for row in said["cases"]:
-        if row["ratio"] is None:  # an old kernel, say, which lacks what is measured
+        if row["ratio"] is None:  # a peer's; or an old kernel, say, which lacks what is measured
             assert row["notes"]
+            assert row["ok"] is None or row["name"] in said["missed"]
             continue
         assert row["base_ns"] > 0
         assert row["ours_ns"] > 0
@@ -189,6 +198,38 @@ def test_not_measured_is_missed(judge: Judge, side: str) -> None:
     result = judge((100.0, 150.0, 300.0), failed=side)
     assert result.ok is False
     assert result.notes == ("not measured", f"no figure for {side}: it fell ill")
+
+
+def of_a_peer(failed: str = "") -> Any:
+    """The result of a row that has its target against a peer."""
+    from benchmarks.cases import Case, Job, Row
+    from benchmarks.measure import Measured
+    from benchmarks.report import results
+
+    base, ours = Job("caio", "reads", 1), Job("ours on asyncio", "reads", 1)
+    measured = Measured([{base: 30.0, ours: 20.0}], {base: failed} if failed else {})
+    [result] = results(Case("case", (Row("case", "about it", 10, base, ours, target=0.5),)), measured)
+    return result
+
+
+def test_a_target_against_a_peer() -> None:
+    result = of_a_peer()
+    assert result.ok is False
+    assert result.notes == ("0.67 times reads, the target is 0.5",)
+
+
+def test_a_target_against_a_peer_that_was_left_out_is_not_missed() -> None:
+    from benchmarks.sides import LEFT_OUT
+
+    result = of_a_peer(LEFT_OUT)
+    assert result.ok is None
+    assert result.notes == ("no figure for caio: left out",)
+
+
+def test_a_target_against_a_peer_that_cannot_be_had_is_missed() -> None:
+    result = of_a_peer("caio can't be installed")
+    assert result.ok is False
+    assert result.notes == ("not measured", "no figure for caio: caio can't be installed")
 
 
 def test_without_a_target_nothing_is_missed(judge: Judge) -> None:
@@ -347,6 +388,207 @@ def test_blocking_works_do_what_they_say() -> None:
             assert min(times) > 0
 
 
+# What is awaited
+
+AWAITED = (
+    "asyncio",
+    "uvloop",
+    "ours on asyncio",
+    "ours on uvloop",
+    "trio",
+    "ours on trio",
+    "caio",
+    "aiofiles",
+)
+
+
+@pytest.fixture
+def uring() -> None:
+    from iocancel.engines import open_engine
+    from iocancel.errors import EngineUnavailable
+
+    if os.environ.get("IOCANCEL_SANITIZE"):
+        pytest.skip("a sanitized build is not what is measured")
+    try:
+        open_engine("uring").close()
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+
+
+def installed(side: str) -> Path | None:
+    """Where what a side needs is, in the environment (None) or beside it; without asking PyPI."""
+    from benchmarks.sides import PEERS, place
+
+    if side not in PEERS:
+        return None
+    where = place(PEERS[side])
+    if where.is_dir():
+        return where
+    if importlib.util.find_spec(PEERS[side].partition("==")[0]) is None:
+        pytest.skip(f"{PEERS[side]} is not installed here")
+    return None
+
+
+@pytest.mark.usefixtures("uring")
+@pytest.mark.parametrize("side", AWAITED)
+def test_awaited_works_do_what_they_say(side: str) -> None:
+    from benchmarks.cases import CASES
+    from benchmarks.loops import FILES, PENDING
+    from benchmarks.sides import start
+
+    names = ("tasks", "timeouts", "echo", "awaited-reads")
+    jobs = {job for name in names for job in CASES[name].jobs}
+    assert {job.side for job in jobs} == set(AWAITED)
+    works = {job.work for job in jobs if job.side == side}
+    assert works
+    if 0 <= resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 2 * PENDING + FILES:
+        works -= {"cancel", "timeouts"}
+    with start(side, [], installed(side)) as process:
+        for work in sorted(works):  # it ends where one does not bring what it is to bring
+            times = process.times(work, 2)
+            assert len(times) == 2
+            assert min(times) > 0
+
+
+def test_items_are_as_many_as_the_works_have() -> None:
+    from benchmarks.cases import CASES
+    from benchmarks.loops import PENDING
+    from benchmarks.works import READS, TRIPS
+
+    for names, items in ((("tasks", "timeouts"), PENDING), (("echo",), TRIPS), (("awaited-reads",), READS)):
+        for name in names:
+            assert {row.items for row in CASES[name].rows} == {items}
+
+
+@pytest.mark.usefixtures("uring")
+@pytest.mark.parametrize(("work", "times"), [("reads", 1), ("reads-inline", 0)])
+def test_how_often_a_read_suspends(monkeypatch: pytest.MonkeyPatch, work: str, times: int) -> None:
+    from benchmarks.loops import ours
+    from benchmarks.works import BLOCK, OFFSETS, cached_file
+
+    monkeypatch.setenv("IOCANCEL_ENGINE", "uring")
+    suspended: list[object] = []
+
+    @types.coroutine
+    def watched(awaitable: Any) -> Generator[Any, Any, Any]:
+        inner = awaitable.__await__()
+        while True:
+            try:
+                suspended.append(inner.send(None))
+            except StopIteration as end:
+                return end.value
+            yield suspended[-1]
+
+    async def some(fd: int) -> None:
+        read = ours().reads[work](fd)
+        for offset in OFFSETS[:10]:
+            del suspended[:]
+            assert len(await watched(read(offset))) == BLOCK
+            assert len(suspended) == times
+
+    with open(cached_file(), "rb") as file:
+        asyncio.run(some(file.fileno()))
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> int:
+    from benchmarks import loops
+
+    monkeypatch.setattr(loops, "PENDING", 3)
+    return 3
+
+
+@pytest.mark.parametrize("timeouts", [False, True])
+def test_all_of_the_pending_end(few: int, timeouts: bool) -> None:
+    from benchmarks.loops import Pending
+
+    begun: list[socket.socket] = []
+
+    async def recv(sock: socket.socket, many: int) -> bytes:
+        begun.append(sock)
+        return await asyncio.get_running_loop().sock_recv(sock, many)
+
+    with asyncio.Runner() as runner:
+        pending = Pending(runner, recv, timeouts)
+        work = pending.work()
+        for _ in range(2):
+            work.prepare()
+            assert len(begun) == few  # before the clock starts
+            assert work.counted is not None
+            assert work.counted() == (0, 0)
+            work.run()
+            assert work.counted() == work.expected == (few, few)
+            begun.clear()
+        pending.close()
+
+
+@pytest.mark.parametrize("timeouts", [False, True])
+def test_a_cancel_that_is_swallowed_is_seen(few: int, timeouts: bool) -> None:
+    from benchmarks.loops import Pending
+
+    async def recv(sock: socket.socket, many: int) -> bytes:
+        try:
+            return await asyncio.get_running_loop().sock_recv(sock, many)
+        except asyncio.CancelledError:
+            return b""
+
+    with asyncio.Runner() as runner:
+        pending = Pending(runner, recv, timeouts)
+        work = pending.work()
+        work.prepare()
+        work.run()
+        assert work.counted is not None
+        assert work.counted() == (few, 0)
+        pending.close()
+
+
+@pytest.mark.usefixtures("few")
+def test_timeouts_that_cannot_be_set_in_time_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import loops
+
+    monkeypatch.setattr(loops, "AHEAD", 0.0)
+    with asyncio.Runner() as runner:
+
+        async def recv(sock: socket.socket, many: int) -> bytes:
+            return await asyncio.get_running_loop().sock_recv(sock, many)
+
+        pending = loops.Pending(runner, recv, True)
+        work = pending.work()
+        work.prepare()
+        with pytest.raises(SystemExit, match="3 timeouts took longer to set than"):
+            work.run()
+        pending.close()
+
+
+@pytest.mark.parametrize(
+    ("limits", "raised"),
+    [
+        ((1024, 20_000), (8100, 20_000)),
+        ((1024, resource.RLIM_INFINITY), (8100, resource.RLIM_INFINITY)),
+        ((8100, 20_000), None),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None),
+    ],
+)
+def test_the_limit_of_open_files_is_raised(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], raised: tuple[int, int] | None
+) -> None:
+    from benchmarks.loops import allow_files
+
+    set_to: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: set_to.append(both))
+    allow_files(8000)
+    assert set_to == ([] if raised is None else [raised])
+
+
+def test_too_few_open_files_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.loops import allow_files
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    with pytest.raises(SystemExit, match=r"needs 8,100 open files, and 4,096 are allowed"):
+        allow_files(8000)
+
+
 # The sides
 
 
@@ -430,7 +672,22 @@ def test_peers_that_are_not_here_say_why(monkeypatch: pytest.MonkeyPatch, tmp_pa
     found = sides.peers({"c", "peer", "caio", "fio"})
     assert found == {"peer": tmp_path, "caio": "no caio", "fio": found["fio"]}
     assert "not installed" in str(found["fio"])
-    assert sides.peers({"c", "ours"}) == {}
+    assert sides.peers({"c", "ours", "asyncio", "ours on asyncio"}) == {}
+
+
+def test_what_two_sides_need_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import sides
+
+    asked: list[str] = []
+
+    def refuse(what: str) -> Path:
+        asked.append(what)
+        raise sides.SideFailedError("not here")
+
+    monkeypatch.setattr(sides, "install_peer", refuse)
+    found = sides.peers({"uvloop", "ours on uvloop", "trio"})
+    assert found == dict.fromkeys(("uvloop", "ours on uvloop", "trio"), "not here")
+    assert asked == [sides.UVLOOP, sides.TRIO]
 
 
 def test_a_work_that_is_counted_apart(
