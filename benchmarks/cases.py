@@ -250,7 +250,7 @@ def _awaited_reads() -> Case:
     about = "4 KiB cached reads awaited by 64 tasks"
     ours = {
         "awaited reads": ("reads", f"{about}, each through the ring"),
-        "awaited reads inline": ("reads-inline", f"{about}: what is cached is read at once"),
+        "awaited reads inline": ("reads-inline", f"{about}: at once, but some by the ring, so others run"),
     }
     return Case(
         "awaited-reads",

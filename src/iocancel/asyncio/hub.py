@@ -236,7 +236,7 @@ class Hub(_hub.Hub):
                 self.engine._asked.append(sorted(self.cancelled, key=_token, reverse=True))
                 self.cancelled = []  # behind it: one that is asked twice does no harm
             self.turn()
-            when = self.engine.alarm() if hasattr(self.engine, "alarm") else None
+            when = self.engine.alarm()
             if when is not None or self._alarm is not None:
                 self._set_alarm(when)
         except OSError:  # the system has no memory, say: what is staged is still there, and the loop tells

@@ -93,7 +93,7 @@ class Cancelling(Leading):
         """Have a cancel sent, by whoever leads. No lock: this runs in signal handlers and finalizers."""
         self._asked.append(op)
         self._wanted = self._doubt = True
-        if self._lead is not None:
+        if self._lead is not None or (self._watched and not self._mute):
             self._carrier.wake()
 
     def _send(self) -> None:

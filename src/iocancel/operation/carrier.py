@@ -47,6 +47,8 @@ class Carrier(Protocol):
     """As `open_engine` takes it."""
     keeps_deadlines: bool
     """Whether the system itself ends an operation whose time is over."""
+    alarms: bool
+    """Whether `alarm` may say something else than None now: it need not be asked where this is False."""
 
     def prepare(self, op: Operation[Any], *args: Any) -> None:
         """Make ready what the system will be given: fills `op._entry` and `op._pins`.
@@ -103,6 +105,28 @@ class Carrier(Protocol):
 
     def wake(self) -> None:
         """End a `go` that waits, or the next one; from anywhere, at any time, without a lock."""
+        ...
+
+    def fileno(self) -> int:
+        """A file for an event loop, which never waits in here; asked for in an open engine, by any thread.
+
+        It is readable, level-triggered, from when a `go` that does not wait would bring a record, or would
+        move on what the carrier does by itself, and from each `wake`; until such a `go` has dealt with it.
+        It may be readable for nothing, but not for longer than one such `go`. What was in flight when this
+        was first called is heard of, too, by `alarm` if not by the file. It is the carrier's, and closed
+        with it.
+
+        Raises:
+            OSError: no fd is left.
+            RuntimeError: this one has none.
+        """
+        ...
+
+    def alarm(self) -> float | None:
+        """When a `go` is needed though the file is not readable, in `time.monotonic()` seconds; None: never.
+
+        From any thread, between two calls of `go`. A time that has passed is now; it may be too early.
+        """
         ...
 
     def failure(self, op: Operation[Any]) -> OSError:

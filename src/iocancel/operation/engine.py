@@ -44,6 +44,14 @@ class Engine(Protocol):
         """Take what has come."""
         ...
 
+    def fileno(self) -> int:
+        """What an event loop watches, to call `reap(0)` when it is readable."""
+        ...
+
+    def alarm(self) -> float | None:
+        """When it has to call that though it is not."""
+        ...
+
     def wait(self, ops: Sequence[Operation[Any]], timeout: float | None = None) -> None:
         """Wait for endings."""
         ...

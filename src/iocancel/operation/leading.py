@@ -180,6 +180,11 @@ class Leading(Core):
             else:
                 self._hand_over(self._ready() if self._staged else [], False, None)
                 self._settle()
+        except BaseException:
+            self._cut = True  # see _turn
+            if self._watched:
+                self._carrier.wake()
+            raise
         finally:
             # First of all, with no call between: a signal's exception must not leave the lead with nobody.
             if self._lead is mine:
@@ -190,6 +195,56 @@ class Leading(Core):
                     self._left(True)
         ended, self._ended = self._ended, []
         return ended
+
+    # In an event loop
+
+    def fileno(self) -> int:
+        """A file for an event loop to watch, level-triggered; then the engine need never wait by itself.
+
+        The loop calls `reap(0)` when the file is readable, and when `alarm()` is over; and `submit()` or
+        `reap(0)` for what was prepared. It is readable when something has ended, or the engine has to see to
+        something; and when a cancel was asked for, also by another thread or in a signal's handler. It may be
+        readable for nothing. It is the same file each time, belongs to the engine, and is closed with it.
+        Nobody but the engine reads it.
+
+        One thread reaps. While another one waits in this engine, that one settles what comes.
+
+        Raises:
+            ValueError: the engine is closed.
+            RuntimeError: in a forked child; an engine on libaio that is pooled has none.
+            OSError: no fd is left.
+        """
+        self._check_open()
+        number = self._carrier.fileno()
+        if not self._watched:
+            self._watched = True
+            if self._asked or self._cut:  # before this, when it rang for nobody
+                self._carrier.wake()
+        return number
+
+    def alarm(self) -> float | None:
+        """When an event loop has to call `reap(0)` though `fileno()` is not readable.
+
+        It changes by what is called on the engine, `reap` and `submit` among that.
+
+        Returns:
+            In `time.monotonic()` seconds, None for never. A time that has passed is now. It may be too early.
+        """
+        if self._state is not OPEN:
+            return None
+        carrier = self._carrier
+        soonest = carrier.alarm() if carrier.alarms else None
+        if self._again and (soonest is None or self._again_at < soonest):
+            soonest = self._again_at
+        if self._staged:  # not submitted yet; or the system did not take all
+            soonest = 0.0
+        # Also where the system keeps deadlines: not of what a worker of io_uring executes.
+        if (self._deadlines or self._fresh_deadlines) and self._ledger.flight:
+            # Copies, each made in one step: another thread may lead.
+            for when, _ in self._deadlines[:1] + list(self._fresh_deadlines):
+                if soonest is None or when < soonest:
+                    soonest = when
+        return soonest
 
     # One turn
 
@@ -223,23 +278,30 @@ class Leading(Core):
 
     def _turn(self, wait: bool, timeout: float | None) -> None:
         """See core.py."""
-        self._wanted = False
-        if self._state in (CLOSED, FORKED):
-            raise self._gone()
-        before = self._came + self._withdrawn
-        self._settle()
-        self._expire()
-        self._send()
-        self._settle_batch()
-        ops = self._ready() if self._staged else []
-        # Where something has ended by this, whoever waits is to look first; and nothing comes of nothing.
-        wait = wait and before == self._came + self._withdrawn and bool(self._ledger.flight)
-        if wait:
-            timeout = self._next_alarm(timeout)
-        self._hand_over(ops, wait, timeout)
-        self._settle()
-        if self._again:  # those that have ended are the caller's alone
-            self._again = [op for op in self._again if op._state == IN_FLIGHT]
+        try:
+            self._wanted = False
+            if self._state in (CLOSED, FORKED):
+                raise self._gone()
+            before = self._came + self._withdrawn
+            self._settle()
+            self._expire()
+            self._send()
+            self._settle_batch()
+            ops = self._ready() if self._staged else []
+            # Where something has ended by this, whoever waits is to look first; and nothing comes of nothing.
+            wait = wait and before == self._came + self._withdrawn and bool(self._ledger.flight)
+            if wait:
+                timeout = self._next_alarm(timeout)
+            self._hand_over(ops, wait, timeout)
+            self._settle()
+            if self._again:  # those that have ended are the caller's alone
+                self._again = [op for op in self._again if op._state == IN_FLIGHT]
+        except BaseException:
+            # What is left of it waits for the next one, and nothing else tells an event loop.
+            self._cut = True
+            if self._watched:
+                self._carrier.wake()
+            raise
 
     def _expire(self) -> None:
         """Cancel what has run out of time."""

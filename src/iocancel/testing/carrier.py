@@ -9,6 +9,7 @@ its system calls, and a sweep of interrupts through that package does not reach 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -89,6 +90,32 @@ class Step(NamedTuple):
     error: BaseException | None
 
 
+class _File:
+    """An eventfd, closed when it is collected."""
+
+    def __init__(self) -> None:
+        self.number = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def ring(self) -> None:
+        """Make it readable."""
+        if self.number >= 0:
+            os.eventfd_write(self.number, 1)
+
+    def clear(self) -> None:
+        """Make it unreadable."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.number)
+
+    def close(self) -> None:
+        """Twice does no harm."""
+        number, self.number = self.number, -1
+        if number >= 0:
+            os.close(number)
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class ScriptedBatch:
     """See iocancel.operation.carrier.Batch."""
 
@@ -111,6 +138,7 @@ class ScriptedCarrier:
 
     name = "scripted"
     keeps_deadlines = False
+    alarms = False
 
     def __init__(
         self,
@@ -147,6 +175,7 @@ class ScriptedCarrier:
         self._wake = threading.Lock()
         self._wake.acquire()
         self.changed = threading.Condition()
+        self._file: _File | None = None  # for an event loop
 
     # What the script says
 
@@ -210,6 +239,17 @@ class ScriptedCarrier:
 
     # The Carrier
 
+    def fileno(self) -> int:
+        """See Carrier."""
+        if self._file is None:
+            self._file = _File()
+            self._file.ring()  # for what is there already
+        return self._file.number
+
+    def alarm(self) -> float | None:
+        """See Carrier: there is nothing of its own."""
+        return None
+
     def prepare(self, op: Operation[Any], *args: Any) -> None:
         """See Carrier."""
         name = op.name
@@ -244,6 +284,8 @@ class ScriptedCarrier:
 
     def go(self, batch: Any, wait: bool, timeout: float | None) -> None:
         """See Carrier."""
+        if self._file is not None and not wait:
+            self._file.clear()  # before the look: what comes behind it rings again
         step = self.goes.popleft() if self.goes else Step(None, None, None)
         for op in () if batch is None else batch.ops[: step.taken]:
             self._take(op)
@@ -328,6 +370,8 @@ class ScriptedCarrier:
 
     def wake(self) -> None:
         """See Carrier."""
+        if self._file is not None:
+            self._file.ring()
         try:
             self._wake.release()
         except RuntimeError:  # it was woken before, and has not looked yet
@@ -361,11 +405,15 @@ class ScriptedCarrier:
     def close(self, timeout: float | None, left: Sequence[Operation[Any]]) -> bool:  # noqa: ARG002
         """See Carrier: safe where the system has nothing any more."""
         self.closed = True
+        if self._file is not None:
+            self._file.close()
         return not self.flight
 
     def forked(self) -> None:
         """See Carrier."""
         self.closed = True
+        if self._file is not None:
+            self._file.close()
         self.flight.clear()
 
 

@@ -140,7 +140,7 @@ class Hub(_hub.Hub, trio.abc.Instrument):
         before = self._scope.deadline
         try:
             self.turn()
-            self._set_alarm(self.engine.alarm() if hasattr(self.engine, "alarm") else None)
+            self._set_alarm(self.engine.alarm())
         except OSError as error:  # the system has no memory, say: what is staged is still there
             logger.warning("iocancel: %s: tried again in %g s", error, _AGAIN)
             self._set_alarm(time.monotonic() + _AGAIN)

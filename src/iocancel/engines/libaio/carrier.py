@@ -74,6 +74,7 @@ class LibaioCarrier:
 
     name = "libaio"
     keeps_deadlines = False
+    alarms = True
     oldest_first = True  # bulk cancels are linear only this way
 
     def __init__(self, nr_events: int, pooled: bool = False) -> None:
@@ -84,7 +85,10 @@ class LibaioCarrier:
         self._wake = ffi.gc(wake, lib.ioc_wake_free)
         self._contexts = Contexts(nr, self._wake.fd)
         self._bell: Iocb | None = None  # the poll of the wake-up
-        self._woken = False  # and it has fired since the last `go`
+        self._pooled = pooled
+        self._watched = False  # by an event loop, which polls the wake-up itself
+        self._deaf = False  # and something may be in flight from before, which does not ring
+        self._look_at: float | None = None  # when to look, for what nothing announces; where it is watched
         self._jobs: dict[int, Job] = {}
         self._fresh: deque[LibaioBatch] = deque()
         self._try: dict[int, Job] = {}
@@ -95,6 +99,23 @@ class LibaioCarrier:
     def attach(self, engine: Any) -> None:
         """The engine that this belongs to: at the interpreter's end it goes first."""
         self._contexts.attach(engine)
+
+    def fileno(self) -> int:
+        """See Carrier: the wake-up, which every event rings then."""
+        if self._pooled:
+            raise RuntimeError("a pooled engine is for a thread that waits: an event loop opens its own")
+        if not self._watched:
+            self._watched = self._contexts.rings = self._deaf = True
+            self.wake()  # events may be there, which did not ring
+        return int(self._wake.fd)
+
+    def alarm(self) -> float | None:
+        """See Carrier."""
+        soonest = self._look_at
+        for when, _ in self._alarms[:1]:
+            if soonest is None or when < soonest:
+                soonest = when
+        return soonest
 
     # In
 
@@ -111,15 +132,37 @@ class LibaioCarrier:
         """See Carrier."""
         if batch is not None:
             self._fresh.append(batch)
+        if self._watched and not wait:
+            lib.ioc_wake_clear(self._wake)  # before the look: what comes behind that rings again
         self._advance()
-        wait = wait and not self._records and not self._woken
+        wait = wait and not self._records and not self._rung()
         if wait:
-            if self._bell is None or not self._bell.in_flight:
+            if self._bell is None:
                 self._arm()
             timeout = self._next_alarm(timeout)
         self._contexts.reap(wait, timeout)
+        if self._rung():
+            lib.ioc_wake_clear(self._wake)
+            if self._watched or len(self._contexts.all) > 1:  # an event may have rung before that, and come
+                self._contexts.reap(False, 0)  # behind the look
+            self._bell = None
         self._advance()
-        self._woken = False
+        if self._watched:
+            self._set_look()
+
+    def _rung(self) -> bool:
+        """Whether the bell has fired."""
+        return self._bell is not None and not self._bell.in_flight
+
+    def _set_look(self) -> None:
+        """When to look for what does not ring."""
+        if self._deaf:
+            given = [job.iocb for job in self._jobs.values() if job.iocb is not None]
+            self._deaf = any(iocb.in_flight and iocb._eventfd is None for iocb in given)
+        if self._want and self._contexts.starved():
+            self._look_at = time.monotonic() + _SOON * 10
+        else:
+            self._look_at = time.monotonic() + _LATEST if self._deaf else None
 
     def _advance(self) -> None:
         """All that can be done without waiting."""
@@ -246,7 +289,7 @@ class LibaioCarrier:
         """Deal with those whose time has come."""
         alarms = self._alarms
         now = time.monotonic()
-        while alarms and alarms[0][0] <= now:
+        while alarms and (alarms[0][0] <= now or alarms[0][1] not in self._jobs):
             job = self._jobs.get(alarms[0][1])
             if job is not None and job.c is None:
                 self._end(job, -errno.ETIME)
@@ -277,9 +320,7 @@ class LibaioCarrier:
     def _one(self, event: Event) -> None:
         """What the kernel says of one iocb. Run again for the same event it changes nothing."""
         job = event.data
-        if job is None:
-            lib.ioc_wake_clear(self._wake)
-            self._woken = True
+        if job is None:  # the bell: see go
             return
         if job.token not in self._jobs or event.iocb is not job.iocb:
             return  # dealt with

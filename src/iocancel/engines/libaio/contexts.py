@@ -1,8 +1,10 @@
 """The contexts of one engine: the first, and further ones twice as large each, when it is full.
 
 A thread waits in the first one only. What ends in another one also writes the engine's wake-up eventfd, by
-the kernel's own hand (IOCB_FLAG_RESFD), which the first one polls. Nothing of the memory is kept here: that
-is done by `iocancel.libaio`'s ledger, by rule 2.
+the kernel's own hand (IOCB_FLAG_RESFD), which the first one polls. For an event loop, which watches that
+eventfd, what ends in the first one does so, too. The kernel writes it when the event is there: whoever reads
+the eventfd and looks for events behind that misses none. Nothing of the memory is kept here: that is done by
+`iocancel.libaio`'s ledger, by rule 2.
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ class Contexts:
     def __init__(self, nr: int, bell: int) -> None:
         sweep()
         self._bell = bell
+        self.rings = False  # whether events of the first one, too, ring
         self.all: list[EngineKernel] = [EngineKernel(nr)]
         self._engine: weakref.ref[Any] | None = None
         self._refused = False  # no room for another context; until an event comes
@@ -94,12 +97,14 @@ class Contexts:
     def push(self, kernel: EngineKernel, iocbs: list[Iocb]) -> int:
         """Submit; returns how many were taken, or a negated errno for the first one.
 
+        Their events ring where nobody would hear of them otherwise; the bell's, which has no data, does not.
         Those that were taken are in flight (`Iocb.in_flight`). After an interruption in here that is so
         once `settle` was called.
         """
-        if kernel is not self.first:
+        if self.rings or kernel is not self.first:
             for iocb in iocbs:
-                iocb.set_eventfd(self._bell)
+                if iocb._data is not None:
+                    iocb.set_eventfd(self._bell)
         batch = Batch(iocbs)
         self._under_way.append((kernel, batch))
         entries = batch.fill()
@@ -129,14 +134,21 @@ class Contexts:
         first = self.first
         first.ledger.catch_up()
         wait = wait and not any(kernel.ledger.ready for kernel in self.all)
-        self._reaped(first, first.reap(1 if wait else 0, _ROOM, after(timeout) if wait else 0)[1])
+        room, res = first.reap(1 if wait else 0, _ROOM, after(timeout) if wait else 0)
+        self._reaped(first, res)
+        if res == room:
+            self._reap_all(first)
         for kernel in self.all[1:]:
             kernel.ledger.catch_up()
-            while kernel.ledger.flight:
-                room, res = kernel.reap(0, _ROOM, 0)
-                self._reaped(kernel, res)
-                if res < room:
-                    break
+            self._reap_all(kernel)
+
+    def _reap_all(self, kernel: EngineKernel) -> None:
+        """All that is there: nothing rings for what is left."""
+        while kernel.ledger.flight:
+            room, res = kernel.reap(0, _ROOM, 0)
+            self._reaped(kernel, res)
+            if res < room:
+                return
 
     def _reaped(self, kernel: EngineKernel, res: int) -> None:
         if res > 0:

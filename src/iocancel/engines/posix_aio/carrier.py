@@ -71,6 +71,7 @@ class PosixAioCarrier(Moving):
 
     name = "posix_aio"
     keeps_deadlines = False
+    alarms = True
 
     def __init__(self, pooled: bool = False) -> None:
         if lib.ioc_aio_error(ffi.new("struct ioc_aio *")) == lib.IOC_AIO_FORKED:
@@ -85,6 +86,27 @@ class PosixAioCarrier(Moving):
         self._poll = select.poll()
         self._poll.register(self._wake.fd, select.POLLIN)
         self._poll.register(self._told.fd, select.POLLIN)
+        self._both: select.epoll | None = None  # the same two, for an event loop
+
+    def fileno(self) -> int:
+        """See Carrier: of an epoll set, which can itself be polled."""
+        if self._both is None:
+            both = select.epoll()
+            both.register(self._wake.fd, select.EPOLLIN)
+            both.register(self._told.fd, select.EPOLLIN)
+            self._both = both
+        return self._both.fileno()
+
+    def alarm(self) -> float | None:
+        """See Carrier."""
+        soonest = None
+        if self._busy:  # a notification may never come
+            soonest = self._looked if self._look else self._looked + INTERVAL
+        if self._timing:
+            for when, _ in self._timers[:1]:
+                if soonest is None or when < soonest:
+                    soonest = when
+        return soonest
 
     # In
 
@@ -120,6 +142,8 @@ class PosixAioCarrier(Moving):
                 incoming.append(row)  # from here on it is taken: see note_last
                 row.taken = True
         self._listen(0.0)
+        if self._both is not None and not wait:
+            lib.ioc_wake_clear(self._wake)  # before the look: who rings behind this is for the next one
         self._advance()
         if wait and not self._records:
             self._listen(self._limit(timeout))
@@ -305,6 +329,8 @@ class PosixAioCarrier(Moving):
         while notify.waiting() > before and self._heard >= self._started and time.monotonic() < bound:
             notify.sweep(notify.waiting())
             os.sched_yield()
+        if self._both is not None:
+            self._both.close()
         lib.ioc_wake_close(self._wake)
         lib.ioc_wake_close(self._told)
 

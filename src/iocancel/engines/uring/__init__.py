@@ -25,9 +25,5 @@ class UringEngine(Verbs):
         super().__init__(UringCarrier(entries, pooled))
         self._carrier.attach(self)
 
-    def fileno(self) -> int:
-        """The ring's fd: readable when completions are there (then `reap`)."""
-        return self._carrier.fileno()
-
 
 __all__ = ["UringCarrier", "UringEngine"]

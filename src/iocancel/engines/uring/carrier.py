@@ -8,6 +8,7 @@ Facts that this rests on (docs/kernel-facts.md has more):
 - Completions that outnumber the queue are kept by the kernel and come as it is emptied.
 - Only the thread that submits may wait and reap here: the kernel cancels what a thread that exits submitted.
 - The wait's own timeout also covers requests that a worker executes, where link timeouts never fire.
+- The ring's fd polls readable while completions are in the queue, or kept by the kernel for want of room.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import errno
 import math
 import socket
+import time
 import weakref
 from array import array
 from collections.abc import Callable, Sequence
@@ -34,6 +36,7 @@ _ENTER_AGAIN = frozenset([-errno.EINTR, -errno.ETIME, -errno.EBUSY, -errno.EAGAI
 _WAKE = OTHER | 1
 _TIMER = OTHER | 1 << 60
 _POLLIN = 1
+_SOON = 0.001  # seconds until what the kernel did not take is given to it again
 _PATIENCE = 5.0  # seconds for what a worker is executing to end, once its deadline has passed
 _WITH_FLAGS = {"recv": 1, "send": 1, "recvmsg": 2, "sendmsg": 2}  # where prepare's arguments have them
 _NULL = ffi.NULL
@@ -84,6 +87,9 @@ class UringCarrier:
         self._wake = ffi.gc(wake, lib.ioc_wake_free)
         self._armed = False
         self._moved = ffi.new("unsigned *")
+        self._watched = False  # by an event loop: armed all the time
+        self.alarms = False
+        self._behind, self._behind_at = False, 0.0  # entries are left in the queue; when to give them again
         self._sent = ffi.new("unsigned[2]")  # see ioc_cancel_many
         # A cancel that succeeds need not say so, where the kernel can keep silent (5.17).
         self._silent = lib.IOSQE_CQE_SKIP_SUCCESS if self._ring.features & lib.IORING_FEAT_CQE_SKIP else 0
@@ -117,8 +123,18 @@ class UringCarrier:
         self._ring.engine = weakref.ref(engine)
 
     def fileno(self) -> int:
-        """The ring's fd."""
+        """See Carrier: the ring's own fd."""
+        # In this order: a leader in another thread who looks at the first changes the second before that.
+        self._watched = True
+        if not self._armed:
+            self._arm()
         return self._ring.fileno()
+
+    def alarm(self) -> float | None:
+        """See Carrier: only for what the kernel has not taken when it was given."""
+        if self._behind:
+            return self._behind_at
+        return time.monotonic() + _SOON if self._watched and not self._armed else None
 
     # In
 
@@ -139,19 +155,29 @@ class UringCarrier:
         """See Carrier."""
         ring = self._ring
         handle, out = ring._handle, ring.out
-        if wait and not self._armed:
+        if not self._armed and (wait or self._watched):
             self._arm()
         limit = -1 if timeout is None else max(0, math.ceil(timeout * 1e9))
         if batch is None:
             # What an earlier call has left in the queue goes, too.
+            many = 0
             res = _enter(handle, _NULL, 0, wait, limit, out, _NULL)
         else:
             raw = batch.raw
-            res = _enter(handle, raw, len(raw) // 64, wait, limit, out, batch.moved)
+            many = len(raw) // 64
+            res = _enter(handle, raw, many, wait, limit, out, batch.moved)
+        if self._watched and (res < many or self._behind):
+            self._look_behind(res)
         if res < 0:
             self._refused(res)
         else:
             self._stuck = 0
+
+    def _look_behind(self, res: int) -> None:
+        """Whether the kernel has left entries in the queue, as it does behind one that it refuses at once."""
+        self._behind_at = time.monotonic() + (_SOON if res < 0 else 0.0)
+        self._behind = lib.ioc_sq_ready(self._ring._handle) > 0
+        self.alarms = self._behind or not self._armed
 
     def _refused(self, res: int) -> None:
         """The kernel did not take what it was given, for now or for good."""
@@ -167,6 +193,7 @@ class UringCarrier:
         """Have the wake-up's eventfd polled by the ring."""
         res = lib.ioc_poll_one(self._ring._handle, self._wake.fd, _POLLIN, _WAKE)
         self._armed = res > 0
+        self.alarms = self._behind or (self._watched and not self._armed)
         if res < 0:
             self._refused(res)
 
@@ -209,7 +236,10 @@ class UringCarrier:
         """A record of the carrier's own."""
         if token == _WAKE:
             lib.ioc_wake_clear(self._wake)
+            self.alarms = self._watched  # until it is armed again
             self._armed = False
+            if self._watched:
+                self._arm()
 
     def wake(self) -> None:
         """See Carrier."""
