@@ -48,9 +48,11 @@ _read, _recv, _read_to, _recv_to = ready.read, ready.recv, ready.read_to, ready.
 _from_buffer, _release, _BYTES = ready.from_buffer, ready.release, ready.BYTES
 _Attempt = Callable[[int], int]
 _Request = Callable[[Any], "Operation[Any]"]
-_ALL = socket.MSG_WAITALL
+# Plain numbers: an enum's `&` takes a microsecond.
+_ALL, _DONTWAIT = int(socket.MSG_WAITALL), int(socket.MSG_DONTWAIT)
+_ERRORS = int(socket.MSG_ERRQUEUE)
 # What can't be cancelled without loss, tells of more bytes than it gives, is no input, or does not wait.
-_SPECIAL = socket.MSG_WAITALL | socket.MSG_TRUNC | socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT
+_SPECIAL = _ALL | int(socket.MSG_TRUNC) | _ERRORS | _DONTWAIT
 
 
 class Verbs:
@@ -338,7 +340,7 @@ class Verbs:
         if hub.checkpoints:
             await hub.checkpoint_if_cancelled()
         number = sock if sock.__class__ is int else number_of(sock)
-        waits = not flags & socket.MSG_DONTWAIT
+        waits = not flags & _DONTWAIT
         many = NOT_READY if waits and not hub.credit else _out(hub, ready.send, number, data, flags)
         if many == NOT_READY and waits:
             many = await _when_ready(
@@ -705,7 +707,7 @@ async def _much(
         with _from_buffer(_BYTES, room, True) as pin:
             return int(call(hub.attempt.told, n, pin, len(pin), extra))
 
-    waits = not flags & socket.MSG_DONTWAIT
+    waits = not flags & _DONTWAIT
     found: Any = NOT_READY if waits and not hub.credit else attempt(number)
     if found == NOT_READY and waits:
         found = await _when_ready(
@@ -722,7 +724,7 @@ async def _much(
 
 def _events(flags: int) -> int:
     """What to wait for: a message of the error queue is no input, and POLLERR comes unasked."""
-    return 0 if flags & socket.MSG_ERRQUEUE else _IN
+    return 0 if flags & _ERRORS else _IN
 
 
 async def _when_ready(
@@ -767,7 +769,7 @@ async def _by_request(
     hub: Hub, file: File, number: int, events: int, request: _Request, flags: int = 0
 ) -> Any:
     """The same for what has no call of its own."""
-    waits = not flags & socket.MSG_DONTWAIT
+    waits = not flags & _DONTWAIT
     if hub.credit or not waits:
         hub.credit -= hub.credit > 0
         op = request(hub.engine)

@@ -28,13 +28,16 @@ if TYPE_CHECKING:
     from iocancel.operation.verbs import File
 
 _read, _recv = ready.read, ready.recv
+# Plain numbers: an enum's `&` takes a microsecond.
+_DONTWAIT = int(socket.MSG_DONTWAIT)
+_ERRQUEUE = int(socket.MSG_ERRQUEUE)
 # What takes several calls, and what tells of more bytes than it gives (recv(2)).
-_SPECIAL = socket.MSG_WAITALL | socket.MSG_TRUNC
+_SPECIAL = int(socket.MSG_WAITALL | socket.MSG_TRUNC)
 
 
 def _events(flags: int) -> int:
     """What to wait for: a message of the error queue is no input, and POLLERR comes unasked."""
-    return 0 if flags & socket.MSG_ERRQUEUE else POLLIN
+    return 0 if flags & _ERRQUEUE else POLLIN
 
 
 def read(fd: File, into: int | WriteableBuffer, offset: int = -1, *, timeout: float | None = None) -> Any:
@@ -197,9 +200,9 @@ def recv(sock: File, into: int | WriteableBuffer, flags: int = 0, *, timeout: fl
         here.attempt = now
         if many != NOT_READY:
             errors.check(many, "recv")
-    if flags & socket.MSG_DONTWAIT:
+    if flags & _DONTWAIT:
         timeout = 0
-        flags &= ~socket.MSG_DONTWAIT
+        flags &= ~_DONTWAIT
     call = Waiting(here, timeout)
     try:
         return call.value_on(lambda engine, file: engine.recv(file, into, flags), sock, _events(flags))
@@ -240,9 +243,9 @@ def send(sock: File, data: ReadableBuffer, flags: int = 0, *, timeout: float | N
         (timeout.__class__ is int or timeout.__class__ is float) and timeout >= 0
     ):
         expiry(timeout)  # says what is wrong with it
-    if flags & socket.MSG_DONTWAIT:
+    if flags & _DONTWAIT:
         timeout = 0
-        flags &= ~socket.MSG_DONTWAIT
+        flags &= ~_DONTWAIT
     number = sock if sock.__class__ is int else number_of(sock)
     now, many = attempt(here), None
     try:
@@ -317,9 +320,9 @@ def recvmsg(
 
     Raises: as `read`.
     """
-    if flags & socket.MSG_DONTWAIT:
+    if flags & _DONTWAIT:
         timeout = 0
-        flags &= ~socket.MSG_DONTWAIT
+        flags &= ~_DONTWAIT
     call = Waiting(local.here, timeout)
     try:
         result: tuple[bytes, list[tuple[int, int, bytes]], int, Any] = call.value_on(
@@ -346,9 +349,9 @@ def sendmsg(
 
     Raises: as `read`.
     """
-    if flags & socket.MSG_DONTWAIT:
+    if flags & _DONTWAIT:
         timeout = 0
-        flags &= ~socket.MSG_DONTWAIT
+        flags &= ~_DONTWAIT
 
     def start(engine: Any, file: File) -> Operation[int]:
         to = file if address is None else sock  # an address in Python's form needs the socket's family

@@ -38,6 +38,9 @@ _TIMER = OTHER | 1 << 60
 _POLLIN = 1
 _SOON = 0.001  # seconds until what the kernel did not take is given to it again
 _PATIENCE = 5.0  # seconds for what a worker is executing to end, once its deadline has passed
+# Plain numbers: an enum's `&` takes a microsecond.
+_WAITALL = int(socket.MSG_WAITALL)
+_unpack = RECORD.unpack_from
 _WITH_FLAGS = {"recv": 1, "send": 1, "recvmsg": 2, "sendmsg": 2}  # where prepare's arguments have them
 _NULL = ffi.NULL
 _from_buffer, _TOKENS = ffi.from_buffer, ffi.typeof("uint64_t[]")
@@ -52,7 +55,7 @@ class UringBatch:
 
     def __init__(self, ops: Sequence[Operation[Any]], moved: Any) -> None:
         self.ops = ops
-        self.raw = b"".join([op._entry for op in ops])
+        self.raw: bytes = ops[0]._entry if len(ops) == 1 else b"".join([op._entry for op in ops])
         # C's counter is the carrier's: it is known what was taken of one batch before the next is made.
         self.moved = moved
         moved[0] = 0
@@ -226,6 +229,8 @@ class UringCarrier:
         many = ring.out.n
         if not many:
             return []
+        if many == 1:
+            return [_unpack(ring.view)]
         return list(RECORD.iter_unpack(ring.view[: many * 16]))
 
     def forget(self, many: int) -> None:  # noqa: ARG002
@@ -317,7 +322,7 @@ def _in_parts(make: Callable[..., None], name: str) -> Callable[..., None]:
     where = _WITH_FLAGS[name]
 
     def prepare(op: Operation[Any], *args: Any) -> None:
-        if args[where] & socket.MSG_WAITALL:
+        if args[where] & _WAITALL:
             raise errors.feature_unavailable("MSG_WAITALL that can be cancelled", "6.0", f"io_uring {name}")
         make(op, *args)
 

@@ -34,6 +34,9 @@ _READ, _WRITE, _RECV, _SEND = (
     lib.IORING_OP_SEND,
 )
 _POLL = lib.IORING_OP_POLL_ADD
+# Plain numbers: an enum's `&` takes a microsecond.
+_PEEK = int(socket.MSG_PEEK)
+_WAITALL = int(socket.MSG_WAITALL)
 _LITTLE = struct.pack("=I", 1) == b"\1\0\0\0"
 _CURRENT = (1 << 64) - 1  # the file's own position
 _TOO_FAR = 1 << 63
@@ -154,19 +157,19 @@ def _whole(op: Operation[Any], flags: int) -> int:
     The kernel goes on behind what it has with the same flags (6.18): a MSG_PEEK sees the same bytes again,
     and two records of a SOCK_SEQPACKET become one.
     """
-    if flags & socket.MSG_PEEK:
-        return flags & ~socket.MSG_WAITALL
+    if flags & _PEEK:
+        return flags & ~_WAITALL
     try:
         with socket.socket(fileno=os.dup(op._fd)) as same:
             stream = same.type == socket.SOCK_STREAM
     except OSError:  # it is no socket: the request says so
         return flags
-    return flags if stream else flags & ~socket.MSG_WAITALL
+    return flags if stream else flags & ~_WAITALL
 
 
 def recv(op: Operation[Any], buf: Any, flags: int) -> None:
     """IORING_OP_RECV."""
-    if flags & socket.MSG_WAITALL:
+    if flags & _WAITALL:
         flags = _whole(op, flags)
     found = op._buffer
     if found is not None:
@@ -307,7 +310,7 @@ def futex_wait(op: Operation[Any], futex: Any, val: int) -> None:
 
 def recvmsg(op: Operation[Any], bufsize: int, ancbufsize: int, flags: int) -> None:
     """IORING_OP_RECVMSG."""
-    if flags & socket.MSG_WAITALL:
+    if flags & _WAITALL:
         flags = _whole(op, flags)
     buffer, control = bytearray(bufsize), bytearray(ancbufsize)
     message = MsgHdr([buffer], name=SockAddr(), control=control if ancbufsize else None)
