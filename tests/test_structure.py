@@ -36,6 +36,10 @@ ALLOWED = {
     "reading": {"transfers", "engines"},
     "files": {"reading", "transfers", "engines", "operation", "errors"},
     "sockets": {"files", "blocking", "operation", "errors"},
+    # The adapters: what they share, and no more of theirs than a loop needs.
+    "awaiting": {"awaiting", "engines", "operation", "errors", "scope"},
+    "asyncio": {"asyncio", "awaiting", "engines", "operation", "errors", "scope"},
+    "trio": {"trio", "awaiting", "engines", "operation", "errors", "scope"},
 }
 # The engines' hot paths fill and reap by themselves: by `Sqe` objects it takes ten times as long.
 NATIVE = {"uring", "libaio", "posix_aio", "engines", "doctor"}  # doctor: which libraries it was built with
@@ -75,6 +79,16 @@ def test_imports_go_one_way(path: Path) -> None:
     if part(path) not in {"asyncio", "trio"}:
         assert "import asyncio" not in text
         assert "import trio" not in text
+    if part(path) == "asyncio":
+        assert "import trio" not in text
+    if part(path) == "trio":
+        assert "import asyncio" not in text
+
+
+def test_the_face_loads_no_loop() -> None:
+    code = "import sys, iocancel.blocking, iocancel.streams; print({'asyncio', 'trio'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_the_stub_of_the_native_module_is_fresh() -> None:
