@@ -101,10 +101,13 @@ int64_t ioc_ready_send(struct ioc_ready *r, int fd, const void *buf, size_t n, i
 
 int64_t ioc_ready_accept(struct ioc_ready *r, int fd)
 {
-	int flags = fcntl(fd, F_GETFL);
+	int flags = fcntl(fd, F_GETFL), listens = 0;
+	socklen_t size = sizeof(listens);
 
-	/* accept4 has no flag for "don't wait": another acceptor may be first after any look. */
-	if (flags >= 0 && !(flags & O_NONBLOCK))
+	/* accept4 has no flag for "don't wait": another acceptor may be first after any look. What does not
+	 * listen is refused at once: a wait until it is readable would tell nothing of that. */
+	if (flags >= 0 && !(flags & O_NONBLOCK) &&
+	    !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) && listens)
 		return counted(r, -EAGAIN);
 	return counted(r, told(accept4(fd, NULL, NULL, SOCK_CLOEXEC)));
 }

@@ -1,7 +1,7 @@
 """Read a FIFO with trio: opening it, and each read, ends with the scope around it.
 
-Python has no open() of a FIFO that can be cancelled, and a thread that hangs in one can only be abandoned. Here
-the kernel is asked to stop, and it is over when the scope is left.
+Python has no open() of a FIFO that can be cancelled, and a thread that hangs in one can only be abandoned.
+Here the kernel is asked to stop, and it is over when the scope is left.
 
     python examples/tail_fifo.py
 """

@@ -8,6 +8,7 @@ read, written or accepted afterwards, and no buffer touched. See `iocancel.await
 """
 
 from iocancel.asyncio.hub import current
+from iocancel.asyncio.threads import to_thread
 from iocancel.awaiting.verbs import Verbs
 
 _verbs = Verbs(current)
@@ -60,6 +61,7 @@ __all__ = [
     "sleep_until",
     "splice",
     "tee",
+    "to_thread",
     "waitid",
     "write",
     "write_all",

@@ -83,7 +83,9 @@ class Awaited(Operation[T_co]):
             self._engine._doubt = True
             hub = self._hub
             hub.cancelled.append(self)
-            if not hub.turning:
+            if len(hub.cancelled) == 1:
+                # Also where one is called for: a Ctrl-C in a bare loop may have come between it and its call.
+                hub.turning = False
                 hub.soon()
         return True
 
@@ -136,7 +138,8 @@ class Poll(Awaited[int]):
         res = self._res
         if res < 0:
             self.value()  # raises
-        self._hub.polls.append(self)
+        if not self._why:  # else a cancel came too late: it must not be taken for one of the next wait
+            self._hub.polls.append(self)
         return res
 
     __iter__ = __await__
@@ -174,7 +177,8 @@ class Read(Awaited[bytes]):
         buffer = self._room.buffer
         many = len(buffer)
         data = bytes(buffer) if res == many else bytes(memoryview(buffer)[:res])
-        self._hub.reads[many].append(self)
+        if not self._why:  # as of a poll
+            self._hub.reads[many].append(self)
         return data
 
     __iter__ = __await__

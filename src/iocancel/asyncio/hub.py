@@ -159,7 +159,8 @@ class Hub(_hub.Hub):
         self._fd = self.engine.fileno()
         self._life: AsyncGenerator[None] | None = None
         try:
-            loop.add_reader(self._fd, self._readable)
+            # In no task's context: the loop would keep its values for as long as it lives.
+            contextvars.Context().run(loop.add_reader, self._fd, self._readable)
         except BaseException:
             self.engine.close()
             raise
@@ -167,8 +168,8 @@ class Hub(_hub.Hub):
     def soon(self) -> None:
         """See Hub."""
         if not self.turning:
-            self.turning = True
             self.loop.call_soon(self._turn)
+            self.turning = True  # behind it: a Ctrl-C may come between
 
     def until_ready(self, file: Any, number: int, events: int) -> Awaitable[int]:
         """See Hub."""
@@ -178,8 +179,8 @@ class Hub(_hub.Hub):
         op = polls.pop() if polls else Poll(self)
         op.begin(file, number, events)
         if not self.turning:
-            self.turning = True
             self.loop.call_soon(self._turn)
+            self.turning = True  # behind it: a Ctrl-C may come between
         return op
 
     async def _by_engine(self, file: Any, events: int) -> int:
@@ -200,15 +201,15 @@ class Hub(_hub.Hub):
             op = Read(self, many)
         op.begin(file, number, offset)
         if not self.turning:
-            self.turning = True
             self.loop.call_soon(self._turn)
+            self.turning = True  # behind it: a Ctrl-C may come between
         return op
 
     def ended(self, op: Operation[Any], abandon: bool = False) -> Ending:
         """See Hub."""
         if not self.turning:
-            self.turning = True
             self.loop.call_soon(self._turn)
+            self.turning = True  # behind it: a Ctrl-C may come between
         return Ending(self, op, abandon)
 
     def drained(self, op: Operation[Any]) -> Ending:
@@ -235,8 +236,8 @@ class Hub(_hub.Hub):
     def _turn(self) -> None:
         """Something was staged, something has come, or the alarm rings.
 
-        What tasks stage when they go on by this is submitted here, too, a few times over: that saves a pass of
-        the loop each time, and others have their turn soon.
+        What tasks stage when they go on by this is submitted here, too, a few times over: that saves a pass
+        of the loop each time, and others have their turn soon.
         """
         engine = self.engine
         self.credit = INLINE

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable
@@ -114,8 +115,11 @@ class Hub(ABC):
 
     def turn(self) -> None:
         """Submit, send cancels, take what has come. Who waited for it goes on by `step`, behind this."""
+        self._woken(self.engine.tick())
+
+    def _woken(self, ended: list[Operation[Any]]) -> None:
         waking = self.waking
-        for op in self.engine.tick():
+        for op in ended:
             ending = op._awaited
             if ending is not None:
                 op._awaited = None
@@ -126,7 +130,8 @@ class Hub(ABC):
         waking = self.waking
         try:
             while waking:
-                waking.popleft().wake()
+                waking[0].wake()  # it can be run again
+                waking.popleft()
         finally:
             if waking:  # a KeyboardInterrupt came through
                 self.soon()
@@ -161,6 +166,8 @@ class Hub(ABC):
         try:
             await self.ended(op, abandon)
         except BaseException as error:
+            if op.done() and op._res >= 0 and not op._why:
+                op._why = CALLER  # an fd that came too late is closed with it, and nobody has to be warned
             error.operation = op  # type: ignore[attr-defined]
             raise
         return op.result()
@@ -175,14 +182,20 @@ class Hub(ABC):
         if op._state < RELEASING:
             self.cancel(op)
             self.turn()
+            # A worker has it in hand. It ends in a moment, and the loop stands still for that: what it brings
+            # would be nobody's if a cancel of the task came between.
+            until = time.monotonic() + _MOMENT
+            while op._state < RELEASING and (left := until - time.monotonic()) > 0:
+                self._woken(self.engine.reap(left))
         if self.waking:
             self.soon()
-        if op._state < RELEASING:  # a worker has it in hand: it ends in a moment
+        if op._state < RELEASING:
             try:
                 await self.drained(op)
             except BaseException as error:
-                error.operation = op  # type: ignore[attr-defined]
-                raise
+                if not self.delivers or op.cancelled():
+                    error.operation = op  # type: ignore[attr-defined]
+                    raise
         return not op.cancelled()
 
     def close(self, timeout: float = 1.0) -> None:
@@ -216,6 +229,7 @@ class Both:
             self._second.wake()
 
 
+_MOMENT = 1.0  # seconds that a worker gets at most to end what is ready, and was cancelled
 _chosen: dict[str, str] = {}  # what was asked for -> what works here
 
 

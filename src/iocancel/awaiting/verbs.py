@@ -96,6 +96,8 @@ class Verbs:
         many = _read(now.told, number, into, offset) if hub.credit else NOT_READY
         if many == NOT_READY:
             if offset >= 0 or on_disk(number):
+                if offset >= 0:
+                    os.lseek(number, 0, os.SEEK_CUR)  # raises: io_uring would read from a pipe all the same
                 if offset >= 0 and not abandon_on_cancel and offset.__class__ is int:
                     wait = hub.read_soon(fd, number, into, offset)
                     if wait is not None:
@@ -122,6 +124,8 @@ class Verbs:
         """Into the caller's buffer, or more than an attempt has room for."""
         if abandon:
             _ours(into, "read")
+        if offset >= 0:
+            os.lseek(number, 0, os.SEEK_CUR)  # as in `read`
         if offset >= 0 or on_disk(number):
             return await self._from_disk(hub, fd, number, into, offset, abandon)
         return await _much(hub, fd, number, into, (_read_to, -1), lambda e, to: e.read(fd, to), "read")
@@ -203,6 +207,8 @@ class Verbs:
             await hub.checkpoint_if_cancelled()
         number = number_of(fd)
         parts = list(buffers)
+        if offset >= 0:
+            os.lseek(number, 0, os.SEEK_CUR)  # as in `read`
         if offset >= 0 or on_disk(number):
             op = hub.engine.readv(fd, parts, offset)
             try:
@@ -452,7 +458,7 @@ class Verbs:
                 return found
             many = found
         elif hub.checkpoints:
-            op = _connection(many, number)
+            op = _connection(errors.check(many, "accept"), number)
             await hub.cancel_shielded_checkpoint()
             pair: tuple[socket.socket, Any] = op.result()
             return pair

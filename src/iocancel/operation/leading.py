@@ -283,6 +283,9 @@ class Leading(Core):
             if self._state in (CLOSED, FORKED):
                 raise self._gone()
             before = self._came + self._withdrawn
+            if self._watched and self._state is OPEN:
+                # What ends in any call on it is the loop's to hear of: its tasks wait for it. See `_left`.
+                self._collect = True
             self._settle()
             self._expire()
             self._send()
@@ -341,6 +344,8 @@ class Leading(Core):
         Args:
             collect: as of the turn that is over: what ends now has ended in the same call.
         """
+        if self._watched and not collect and self._ended and self._state is OPEN:
+            self._carrier.wake()  # for the loop's next turn
         # Who came while this thread was on its way out has left its work to the leader.
         if self._wanted and self._lead is None and self._state is OPEN:
             self._run(wait=False, timeout=None, collect=collect)

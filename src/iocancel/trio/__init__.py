@@ -11,6 +11,7 @@ See `iocancel.awaiting.verbs` for the verbs.
 
 from iocancel.awaiting.verbs import Verbs
 from iocancel.trio.hub import current, protected
+from iocancel.trio.threads import to_thread
 
 _verbs = protected(Verbs)(current)
 
@@ -62,6 +63,7 @@ __all__ = [
     "sleep_until",
     "splice",
     "tee",
+    "to_thread",
     "waitid",
     "write",
     "write_all",

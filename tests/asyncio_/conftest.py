@@ -1,0 +1,48 @@
+"""What each test's teardown looks for; and the loops."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from iocancel.libaio import kernel
+from iocancel.uring import limbo
+
+from ..support import leaving_nothing, need, until
+from .helpers import LOOPS, World, lacking
+
+
+def all_free() -> bool:
+    """Whether the system has given back what was closed."""
+    kernel.sweep()
+    return not (limbo.sweep() or kernel._abandoned)
+
+
+def settle() -> None:
+    """The system gives back what was closed somewhat later."""
+    gc.collect()
+    until(all_free, "all is given back")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm() -> None:
+    """uvloop's first loop opens what the process then keeps."""
+    if not lacking("uvloop"):
+        World("uvloop").loop().close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(warm: None) -> Iterator[None]:
+    gc.collect()
+    with leaving_nothing(settle):
+        yield
+
+
+@pytest.fixture(params=LOOPS)
+def world(request: pytest.FixtureRequest) -> World:
+    """One kind of loop."""
+    why = lacking(request.param)
+    need(not why, why)
+    return World(request.param)

@@ -1,0 +1,50 @@
+"""What each test's teardown looks for."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from iocancel.libaio import kernel
+from iocancel.uring import limbo
+
+from ..support import leaving_nothing, until
+
+
+def all_free() -> bool:
+    """Whether the system has given back what was closed."""
+    kernel.sweep()
+    return not (limbo.sweep() or kernel._abandoned)
+
+
+def settle() -> None:
+    """The system gives back what was closed somewhat later."""
+    gc.collect()
+    until(all_free, "all is given back")
+
+
+@pytest.fixture(scope="package", autouse=True)
+def no_idle_threads() -> Iterator[None]:
+    """trio keeps idle threads for ten seconds; here for none: one that is left is ours."""
+    from trio._core import _thread_cache
+
+    before = _thread_cache.IDLE_TIMEOUT
+    _thread_cache.IDLE_TIMEOUT = 0
+    yield
+    _thread_cache.IDLE_TIMEOUT = before
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(no_idle_threads: None) -> Iterator[None]:
+    gc.collect()
+    threads = set(threading.enumerate())
+
+    def settled() -> None:
+        settle()
+        until(lambda: not set(threading.enumerate()) - threads, "trio's idle threads have ended")
+
+    with leaving_nothing(settled):
+        yield
