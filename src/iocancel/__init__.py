@@ -3,8 +3,8 @@
 `read`, `recv`, `accept` and the other verbs are blocking calls for plain threads that a deadline, a
 `CancelScope` or Ctrl-C can end; `iocancel.asyncio` and `iocancel.trio` have the same verbs, awaited.
 `open_engine()` gives an engine, whose verbs return operations that can be cancelled, on whichever of the
-three systems works here. `iocancel.uring`, `iocancel.libaio` and `iocancel.posix_aio` are the three systems, one to
-one; `iocancel.errors` has the exceptions. The modules load when they are first asked for.
+three systems works here. `iocancel.uring`, `iocancel.libaio` and `iocancel.posix_aio` are the three systems,
+one to one; `iocancel.errors` has the exceptions. The modules load when they are first asked for.
 """
 
 import importlib

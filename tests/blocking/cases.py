@@ -73,6 +73,8 @@ class Case:
     """What ends it ends a forked child's, too."""
     fd = -1
     """The number that it blocks on, which is the test's to close."""
+    api: Any = iocancel
+    """Whose verbs these are: those for plain threads, or those of an event loop, whose calls are awaited."""
 
     def __init__(self, stack: contextlib.ExitStack, folder: Path) -> None:
         self.stack, self.folder = stack, folder
@@ -89,6 +91,11 @@ class Case:
 
     def runs(self) -> None:
         """Wait until the kernel has looked its files up, which a worker of io_uring does later."""
+
+    def system(self) -> str:
+        """The name of the engine that carries it."""
+        name: str = pool.current.name
+        return name
 
     def right(self, value: Any) -> bool:
         raise NotImplementedError
@@ -136,7 +143,7 @@ class Read(Case):
         self.fd, self.peer = self.pipe()
 
     def call(self, **named: Any) -> Any:
-        return iocancel.read(self.fd, 100, **named)
+        return self.api.read(self.fd, 100, **named)
 
     def ready(self) -> None:
         os.write(self.peer, WORD)
@@ -153,7 +160,7 @@ class Read(Case):
 class ReadTo(Read):
     def call(self, **named: Any) -> Any:
         self.buffer = bytearray(100)
-        return iocancel.read(self.fd, self.buffer, **named)
+        return self.api.read(self.fd, self.buffer, **named)
 
     def right(self, value: Any) -> bool:
         return bool(value == len(WORD) and self.buffer[:value] == WORD)
@@ -164,7 +171,7 @@ class Readv(Read):
 
     def call(self, **named: Any) -> Any:
         self.buffers = bytearray(3), bytearray(100)
-        return iocancel.readv(self.fd, self.buffers, **named)
+        return self.api.readv(self.fd, self.buffers, **named)
 
     def right(self, value: Any) -> bool:
         return bool(value == len(WORD) and b"".join(self.buffers)[:value] == WORD)
@@ -177,7 +184,7 @@ class Recv(Read):
         self.fd, self.peer = self.pair()
 
     def call(self, **named: Any) -> Any:
-        return iocancel.recv(self.fd, 100, **named)
+        return self.api.recv(self.fd, 100, **named)
 
     def other(self) -> tuple[int, Callable[[], bool]]:
         fd, peer = self.pair()
@@ -188,7 +195,7 @@ class Recv(Read):
 class RecvInto(Recv):
     def call(self, **named: Any) -> Any:
         self.buffer = bytearray(100)
-        return iocancel.recv_into(self.fd, self.buffer, **named)
+        return self.api.recv_into(self.fd, self.buffer, **named)
 
     def right(self, value: Any) -> bool:
         return bool(value == len(WORD) and self.buffer[:value] == WORD)
@@ -198,7 +205,7 @@ class RecvMsg(Recv):
     verb = "recvmsg"
 
     def call(self, **named: Any) -> Any:
-        return iocancel.recvmsg(self.fd, 100, **named)
+        return self.api.recvmsg(self.fd, 100, **named)
 
     def right(self, value: Any) -> bool:
         return bool(value[0] == WORD and value[1] == [])
@@ -213,7 +220,7 @@ class Write(Case):
         fill(self.fd)
 
     def call(self, **named: Any) -> Any:
-        return iocancel.write(self.fd, WORD, **named)
+        return self.api.write(self.fd, WORD, **named)
 
     def ready(self) -> None:
         self.got = drain(self.peer)  # perhaps with what is written by that
@@ -234,7 +241,7 @@ class Write(Case):
 
 class WriteAll(Write):
     def call(self, **named: Any) -> Any:
-        return iocancel.write_all(self.fd, WORD, **named)
+        return self.api.write_all(self.fd, WORD, **named)
 
     def right(self, value: Any) -> bool:
         return value is None and super().right(len(WORD))
@@ -244,7 +251,7 @@ class Writev(Write):
     verb = "writev"
 
     def call(self, **named: Any) -> Any:
-        return iocancel.writev(self.fd, [WORD[:3], WORD[3:]], **named)
+        return self.api.writev(self.fd, [WORD[:3], WORD[3:]], **named)
 
 
 class Send(Write):
@@ -255,7 +262,7 @@ class Send(Write):
         fill(self.fd)
 
     def call(self, **named: Any) -> Any:
-        return iocancel.send(self.fd, WORD, **named)
+        return self.api.send(self.fd, WORD, **named)
 
     def other(self) -> tuple[int, Callable[[], bool]]:
         peer, fd = self.pair()
@@ -264,7 +271,7 @@ class Send(Write):
 
 class SendAll(Send):
     def call(self, **named: Any) -> Any:
-        return iocancel.sendall(self.fd, WORD, **named)
+        return self.api.sendall(self.fd, WORD, **named)
 
     def right(self, value: Any) -> bool:
         return value is None and super().right(len(WORD))
@@ -274,7 +281,7 @@ class SendMsg(Send):
     verb = "sendmsg"
 
     def call(self, **named: Any) -> Any:
-        return iocancel.sendmsg(self.fd, [WORD[:3], WORD[3:]], **named)
+        return self.api.sendmsg(self.fd, [WORD[:3], WORD[3:]], **named)
 
 
 class Accept(Case):
@@ -289,7 +296,7 @@ class Accept(Case):
         return self.own(server.detach()), address
 
     def call(self, **named: Any) -> Any:
-        return iocancel.accept(self.fd, **named)
+        return self.api.accept(self.fd, **named)
 
     def ready(self) -> None:
         self.client = self.stack.enter_context(socket.create_connection(self.address))
@@ -345,7 +352,7 @@ class Connect(Case):
                 return
 
     def call(self, **named: Any) -> Any:
-        return iocancel.connect(self.sock, self.path, **named)
+        return self.api.connect(self.sock, self.path, **named)
 
     def ready(self) -> None:
         self.server.accept()[0].close()
@@ -374,7 +381,7 @@ class Poll(Read):
     stays = True
 
     def call(self, **named: Any) -> Any:
-        return iocancel.poll(self.fd, select.POLLIN, **named)
+        return self.api.poll(self.fd, select.POLLIN, **named)
 
     def right(self, value: Any) -> bool:
         return bool(value == select.POLLIN and drain(self.fd) == WORD)
@@ -390,7 +397,7 @@ class Open(Case):
         os.mkfifo(self.path)
 
     def call(self, **named: Any) -> Any:
-        return iocancel.open(self.path, **named)
+        return self.api.open(self.path, **named)
 
     def ready(self) -> None:
         self.own(os.open(self.path, os.O_RDWR | os.O_CLOEXEC))
@@ -415,7 +422,7 @@ class Waitid(Case):
         self.own(self.peer)
 
     def call(self, **named: Any) -> Any:
-        return iocancel.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT, **named)
+        return self.api.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT, **named)
 
     def ready(self) -> None:
         os.close(self.peer)
@@ -433,10 +440,10 @@ class Splice(Read):
         self.end, self.into = self.pipe()
 
     def call(self, **named: Any) -> Any:
-        return iocancel.splice(self.fd, self.into, 100, **named)
+        return self.api.splice(self.fd, self.into, 100, **named)
 
     def runs(self) -> None:
-        if pool.current.name == "uring":
+        if self.system() == "uring":
             until(self.worker_waits, "a worker waits for the pipe")
 
     @staticmethod
@@ -452,7 +459,7 @@ class Tee(Splice):
     verb = "tee"
 
     def call(self, **named: Any) -> Any:
-        return iocancel.tee(self.fd, self.into, 100, **named)
+        return self.api.tee(self.fd, self.into, 100, **named)
 
     def right(self, value: Any) -> bool:
         return super().right(value) and drain(self.fd) == WORD
@@ -466,7 +473,7 @@ class Futex(Case):
         self.word = array("I", [7])
 
     def call(self, **named: Any) -> Any:
-        return iocancel.futex_wait(self.word, 7, **named)
+        return self.api.futex_wait(self.word, 7, **named)
 
     def ready(self) -> None:
         with Ring(4) as ring:
@@ -486,7 +493,7 @@ class Sleep(Case):
         """Nothing wakes it."""
 
     def call(self, **named: Any) -> Any:
-        return iocancel.sleep(math.inf)
+        return self.api.sleep(math.inf)
 
 
 CASES: dict[str, type[Case]] = {
