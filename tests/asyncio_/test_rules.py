@@ -21,6 +21,7 @@ import pytest
 import iocancel.asyncio as ours
 from iocancel import OperationCancelled
 
+from ..support import BOUND
 from .helpers import SHORT, VERBS, Blocking, World, counting, in_flight, raised
 
 
@@ -165,6 +166,24 @@ def test_a_second_cancel_while_the_ending_is_awaited(world: World, blocks: Block
         assert task.cancel("second")
         assert await raised(task) is None
         assert seen == [("first",), 2]
+
+    world.run(main)
+
+
+def test_a_cancel_by_a_task_that_goes_on_within_a_turn(
+    world: World, blocks: Blocking, pipe: tuple[int, int]
+) -> None:
+    """Within the hub's own callback nobody calls for a turn: it has to make another one itself."""
+
+    async def main() -> None:
+        task = asyncio.ensure_future(blocks())
+        await in_flight()
+        asyncio.get_running_loop().call_soon(os.write, pipe[1], b"x")
+        assert await ours.read(pipe[0], 1) == b"x"
+        task.cancel()
+        async with asyncio.timeout(BOUND):
+            await asyncio.wait([task])
+        assert task.cancelled()
 
     world.run(main)
 

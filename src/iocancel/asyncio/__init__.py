@@ -8,12 +8,14 @@ read, written or accepted afterwards, and no buffer touched. See `iocancel.await
 """
 
 from iocancel.asyncio.hub import current
+from iocancel.asyncio.streams import Listener, Stream, multishots
 from iocancel.asyncio.threads import to_thread
 from iocancel.awaiting.verbs import Verbs
 
 _verbs = Verbs(current)
 
 accept = _verbs.accept
+accept_multishot = multishots.accept_multishot
 close_fd = _verbs.close_fd
 connect = _verbs.connect
 engine = _verbs.engine
@@ -21,10 +23,12 @@ fsync = _verbs.fsync
 futex_wait = _verbs.futex_wait
 open = _verbs.open  # noqa: A001
 poll = _verbs.poll
+poll_multishot = multishots.poll_multishot
 read = _verbs.read
 readv = _verbs.readv
 recv = _verbs.recv
 recv_into = _verbs.recv_into
+recv_multishot = multishots.recv_multishot
 recvmsg = _verbs.recvmsg
 result = _verbs.result
 send = _verbs.send
@@ -40,7 +44,10 @@ write_all = _verbs.write_all
 writev = _verbs.writev
 
 __all__ = [
+    "Listener",
+    "Stream",
     "accept",
+    "accept_multishot",
     "close_fd",
     "connect",
     "engine",
@@ -48,10 +55,12 @@ __all__ = [
     "futex_wait",
     "open",
     "poll",
+    "poll_multishot",
     "read",
     "readv",
     "recv",
     "recv_into",
+    "recv_multishot",
     "recvmsg",
     "result",
     "send",

@@ -245,11 +245,11 @@ class Hub(_hub.Hub):
         try:
             for _ in range(_ROUNDS):
                 self._once()
-                if self.closed or not (engine._staged or self.cancelled):
+                if self.closed or not (engine._staged or self.cancelled or engine._asked):
                     break
         finally:
             self.turning = False
-            if not self.closed and (engine._staged or self.cancelled or self.waking):
+            if not self.closed and (engine._staged or self.cancelled or engine._asked or self.waking):
                 self.soon()
 
     def _once(self) -> None:

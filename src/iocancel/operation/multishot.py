@@ -120,6 +120,9 @@ class Multishot(Generic[T]):
             self._op = getattr(verbs, self._verb)(self._fd, *self._args)
         if self._stopped:  # by another thread, which may have asked the last one
             self._op._ask(CALLER)
+        self._submit()
+
+    def _submit(self) -> None:
         self._engine.submit()
 
     def cancel(self) -> bool:
@@ -146,6 +149,10 @@ class Multishot(Generic[T]):
             self._engine._wait_for([op], None, RELEASING)
         finally:
             self._inside = False
+        self._finish()
+
+    def _finish(self) -> None:
+        """It has ended: keep what was not taken."""
         while found := self.ready():
             self.leftovers += found
         if self._native is not None:

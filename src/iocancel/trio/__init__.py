@@ -11,11 +11,13 @@ See `iocancel.awaiting.verbs` for the verbs.
 
 from iocancel.awaiting.verbs import Verbs
 from iocancel.trio.hub import current, protected
+from iocancel.trio.streams import Listener, Stream, multishots
 from iocancel.trio.threads import to_thread
 
 _verbs = protected(Verbs)(current)
 
 accept = _verbs.accept
+accept_multishot = multishots.accept_multishot
 close_fd = _verbs.close_fd
 connect = _verbs.connect
 engine = _verbs.engine
@@ -23,10 +25,12 @@ fsync = _verbs.fsync
 futex_wait = _verbs.futex_wait
 open = _verbs.open  # noqa: A001
 poll = _verbs.poll
+poll_multishot = multishots.poll_multishot
 read = _verbs.read
 readv = _verbs.readv
 recv = _verbs.recv
 recv_into = _verbs.recv_into
+recv_multishot = multishots.recv_multishot
 recvmsg = _verbs.recvmsg
 result = _verbs.result
 send = _verbs.send
@@ -42,7 +46,10 @@ write_all = _verbs.write_all
 writev = _verbs.writev
 
 __all__ = [
+    "Listener",
+    "Stream",
     "accept",
+    "accept_multishot",
     "close_fd",
     "connect",
     "engine",
@@ -50,10 +57,12 @@ __all__ = [
     "futex_wait",
     "open",
     "poll",
+    "poll_multishot",
     "read",
     "readv",
     "recv",
     "recv_into",
+    "recv_multishot",
     "recvmsg",
     "result",
     "send",

@@ -120,6 +120,7 @@ class UringCarrier:
 
     poll_entry = staticmethod(_entries.poll_entry)
     read_entry = staticmethod(_entries.read_entry)
+    stream_entry = staticmethod(_entries.stream_entry)
 
     def attach(self, engine: Any) -> None:
         """The engine that this belongs to: at the interpreter's end it goes first."""

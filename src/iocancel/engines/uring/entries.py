@@ -209,6 +209,15 @@ def read_entry(fd: int, found: Room, offset: int, token: int) -> bytes:
     return _pack(_READ, fd, offset, found.where, len(found.buffer), 0, token)
 
 
+def stream_entry(fd: int, found: Room, many: int, token: int, socket: bool) -> bytes:
+    """The entry of a stream's read of its file, of at most so many bytes, to memory of our own."""
+    if found.pin is None:
+        _export(found)
+    if socket:
+        return _pack(_RECV, fd, 0, found.where, many, 0, token)
+    return _pack(_READ, fd, _CURRENT, found.where, many, 0, token)
+
+
 _NOSIGNAL = 0x4000  # MSG_NOSIGNAL
 
 # The others
