@@ -8,11 +8,16 @@ import socket
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+import hypothesis  # noqa: F401 - before any gc.freeze(): it looks for who holds trio's random numbers
 import pytest
 
 # What does not touch the kernel is not run again in each emulated one, where Python is 14 times slower.
 collect_ignore = (
     [
+        # Their rules are the loops' own; contract/awaited/ is what is run there.
+        "asyncio_",
+        "awaiting",
+        "trio_",
         "test_benchmarks.py",
         "test_errors.py",
         # Scopes, the pool and what stands on the verbs are the same in any kernel (test_verbs.py is run).
@@ -30,6 +35,7 @@ collect_ignore = (
         "operation/test_testing.py",
         "operation/test_threads.py",
         "test_race.py",
+        "test_race_tasks.py",
         "test_structure.py",
         "uring/test_prep_arguments.py",
         "uring/test_prep_bytes.py",
