@@ -59,7 +59,7 @@ async def main() -> int:
     sock = socket.create_server(("127.0.0.1", 0))
     address = sock.getsockname()
     said: list[str] = []
-    server = asyncio.create_task(listen(sock, 0.1, said))
+    server = asyncio.create_task(listen(sock, 0.5, said))
     print("echoed:", await client(address, b"hello"))
     silent = socket.create_connection(address)
     closed = await iocancel.asyncio.recv(silent, 1)  # until the server has had enough of it

@@ -20,7 +20,7 @@ def test_every_program_has_its_output() -> None:
 @pytest.mark.parametrize(
     ("program", "output"),
     PROGRAMS,
-    ids=["threads", "operations", "io_uring", "libaio", "posix_aio"][: len(PROGRAMS)],
+    ids=["threads", "asyncio", "operations", "io_uring", "libaio", "posix_aio"][: len(PROGRAMS)],
 )
 def test_programs(program: str, output: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
