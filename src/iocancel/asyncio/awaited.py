@@ -1,8 +1,8 @@
-"""Operations that are the futures of their own wait: what a task yields while a file gets ready, or is read.
+"""What a task yields: operations that are the futures of their own wait; and nothing, to give way.
 
-One object, used again and again, in the place of an operation, an awaitable, a future and a buffer: such a
-wait costs half of what it costs with the four. Nobody but its verb ever has one. One that was cancelled is
-not used again: the kernel's answer to the cancel may still come, and names it.
+One object, used again and again, in the place of an operation, an awaitable and a future: such a wait costs
+half of what it costs with the three. Nobody but its verb ever has one. One that was cancelled is not used
+again: the kernel's answer to the cancel may still come, and names it.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ import contextvars
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from iocancel.engines import ready
 from iocancel.operation import Kind, Operation
 from iocancel.operation.operation import ASKED, CALLER, PREPARED, RELEASING
-from iocancel.operation.rooms import Room
 from iocancel.operation.verbs import KINDS
 
 if TYPE_CHECKING:
     from iocancel.asyncio.hub import Hub
 
-_POLL, _READ = KINDS["poll"], KINDS["read"]
+_POLL = KINDS["poll"]
 _Call = Callable[[Any], object]
 T_co = TypeVar("T_co", covariant=True)
 
@@ -145,43 +143,14 @@ class Poll(Awaited[int]):
     __iter__ = __await__
 
 
-class Read(Awaited[bytes]):
-    """A read at an offset, of so many bytes."""
+class Pause:
+    """A task's giving way: it goes on in the loop's next pass, as by `asyncio.sleep(0)`."""
 
-    def __init__(self, hub: Hub, many: int) -> None:
-        super().__init__(hub, _READ)
-        self._room = Room(many)
+    __slots__ = ()
 
-    def begin(self, file: Any, number: int, offset: int) -> None:
-        """Stage it."""
-        token = self._name(file, number)
-        found = self._room
-        self._entry = self._hub.read_entry(number, found, offset, token)
-        self._pins = found.pin
-        self._stage(token)
-
-    def __await__(self) -> Generator[Any, Any, bytes]:
-        """Wait; the value is what came."""
-        self._asyncio_future_blocking = True
-        try:
-            yield self
-        except BaseException as error:
-            res = self._res
-            data = bytes(memoryview(self._room.buffer)[:res]) if res >= 0 and self.done() else None
-            # What came too late is told by an operation that is the caller's own.
-            error.operation = self if data is None else ready.taken("read", self._fd, res, data)  # type: ignore[attr-defined]
-            raise
-        res = self._res
-        if res < 0:
-            self.value()  # raises
-        buffer = self._room.buffer
-        many = len(buffer)
-        data = bytes(buffer) if res == many else bytes(memoryview(buffer)[:res])
-        if not self._why:  # as of a poll
-            self._hub.reads[many].append(self)
-        return data
-
-    __iter__ = __await__
+    def __await__(self) -> Generator[None, None, None]:
+        """Once."""
+        yield
 
 
-__all__ = ["Awaited", "Poll", "Read"]
+__all__ = ["Awaited", "Pause", "Poll"]

@@ -25,7 +25,7 @@ import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any
 
-from iocancel.asyncio.awaited import Poll, Read
+from iocancel.asyncio.awaited import Pause, Poll
 from iocancel.awaiting import hub as _hub
 from iocancel.operation import Operation
 from iocancel.operation.operation import RELEASING
@@ -33,9 +33,9 @@ from iocancel.operation.operation import RELEASING
 _token = operator.attrgetter("_token")
 _running_loop = asyncio.get_running_loop
 _Call = Callable[[Any], object]
-_SMALL, _SIZES = 1 << 16, 16  # bytes of reads whose memory is kept, and how many different ones
 INLINE = 64
 """So many verbs may be done without giving way to others; 0: each await suspends."""
+_PAUSE = Pause()
 _ROUNDS = 4  # turns that are made in one pass of the loop
 _AGAIN = 0.01  # seconds after which a turn that has failed is made again
 
@@ -147,11 +147,8 @@ class Hub(_hub.Hub):
         carrier = self.engine._carrier
         self.poll_entry: Any = getattr(carrier, "poll_entry", None)
         """Makes a poll's entry, where the engine has the short way."""
-        self.read_entry: Any = getattr(carrier, "read_entry", None)
         self.polls: list[Poll] = []
         """Such as are in no use."""
-        self.reads: dict[int, list[Read]] = {}
-        """The same, by their size."""
         self.cancelled: list[Operation[Any]] = []
         """Such as are to be cancelled by the next turn."""
         self._came = getattr(self.engine._carrier, "came", None)
@@ -188,22 +185,10 @@ class Hub(_hub.Hub):
         await self.ended(op)
         return int(op.result())
 
-    def read_soon(self, file: Any, number: int, many: int, offset: int) -> Awaitable[bytes] | None:
+    def give_way(self) -> Pause:
         """See Hub."""
-        if self.read_entry is None or not 0 < many <= _SMALL:
-            return None
-        try:
-            op = self.reads[many].pop()
-        except (KeyError, IndexError):
-            if many not in self.reads and len(self.reads) >= _SIZES:
-                return None
-            self.reads.setdefault(many, [])
-            op = Read(self, many)
-        op.begin(file, number, offset)
-        if not self.turning:
-            self.loop.call_soon(self._turn)
-            self.turning = True  # behind it: a Ctrl-C may come between
-        return op
+        self.credit = INLINE
+        return _PAUSE
 
     def ended(self, op: Operation[Any], abandon: bool = False) -> Ending:
         """See Hub."""

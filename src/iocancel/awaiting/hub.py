@@ -89,15 +89,9 @@ class Hub(ABC):
             events: what for.
         """
 
-    def read_soon(self, file: Any, number: int, many: int, offset: int) -> Awaitable[bytes] | None:  # noqa: ARG002
-        """Read from a disk's file in the adapter's own, shorter way; None where it has none.
-
-        Args:
-            file, number: the file.
-            many: how many bytes.
-            offset: where, >= 0.
-        """
-        return None
+    @abstractmethod
+    def give_way(self) -> Awaitable[None]:
+        """Let other tasks run, and notice a cancel: where there is no credit left."""
 
     @abstractmethod
     def drained(self, op: Operation[Any]) -> Awaitable[None]:

@@ -89,19 +89,17 @@ class Verbs:
         hub = self._hub()
         if hub.checkpoints:
             await hub.checkpoint_if_cancelled()
+        if not hub.credit:
+            await hub.give_way()
         number = fd if fd.__class__ is int else number_of(fd)
         if not isinstance(into, int) or not 0 <= into <= ROOM:
             return await self._read_much(hub, fd, number, into, offset, abandon_on_cancel)
         now = hub.attempt
-        many = _read(now.told, number, into, offset) if hub.credit else NOT_READY
+        many = _read(now.told, number, into, offset)
         if many == NOT_READY:
             if offset >= 0 or on_disk(number):
                 if offset >= 0:
                     os.lseek(number, 0, os.SEEK_CUR)  # raises: io_uring would read from a pipe all the same
-                if offset >= 0 and not abandon_on_cancel and offset.__class__ is int:
-                    wait = hub.read_soon(fd, number, into, offset)
-                    if wait is not None:
-                        return await wait
                 return await self._from_disk(hub, fd, number, into, offset, abandon_on_cancel)
             await hub.until_ready(fd, number, _IN)
             same_file(fd, number)
@@ -164,10 +162,12 @@ class Verbs:
         hub = self._hub()
         if hub.checkpoints:
             await hub.checkpoint_if_cancelled()
+        if not hub.credit:
+            await hub.give_way()
         number = fd if fd.__class__ is int else number_of(fd)
         if abandon_on_cancel and not isinstance(data, bytes):
             raise TypeError(f"abandon_on_cancel takes bytes to write, not {type(data).__name__}: see `write`")
-        many = _out(hub, ready.write, number, data, offset) if hub.credit else NOT_READY
+        many = _out(hub, ready.write, number, data, offset)
         if many == NOT_READY:
             if offset >= 0 or on_disk(number):
                 return int(await hub.value(hub.engine.write(fd, data, offset), abandon_on_cancel))
@@ -293,13 +293,15 @@ class Verbs:
         hub = self._hub()
         if hub.checkpoints:
             await hub.checkpoint_if_cancelled()
+        if not hub.credit:
+            await hub.give_way()
         number = sock if sock.__class__ is int else number_of(sock)
         if flags & _SPECIAL or not isinstance(into, int) or not 0 <= into <= ROOM:
             return await _much(
                 hub, sock, number, into, (_recv_to, flags), lambda e, to: e.recv(sock, to, flags), "recv"
             )
         now = hub.attempt
-        many = _recv(now.told, number, into, flags) if hub.credit else NOT_READY
+        many = _recv(now.told, number, into, flags)
         if many == NOT_READY:
             await hub.until_ready(sock, number, _IN)
             same_file(sock, number)
@@ -345,9 +347,11 @@ class Verbs:
         hub = self._hub()
         if hub.checkpoints:
             await hub.checkpoint_if_cancelled()
+        if not hub.credit:
+            await hub.give_way()
         number = sock if sock.__class__ is int else number_of(sock)
         waits = not flags & _DONTWAIT
-        many = NOT_READY if waits and not hub.credit else _out(hub, ready.send, number, data, flags)
+        many = _out(hub, ready.send, number, data, flags)
         if many == NOT_READY and waits:
             many = await _when_ready(
                 hub,
@@ -714,7 +718,7 @@ async def _much(
             return int(call(hub.attempt.told, n, pin, len(pin), extra))
 
     waits = not flags & _DONTWAIT
-    found: Any = NOT_READY if waits and not hub.credit else attempt(number)
+    found: Any = attempt(number)
     if found == NOT_READY and waits:
         found = await _when_ready(
             hub, file, number, _events(flags), attempt, lambda engine: request(engine, room)
@@ -776,13 +780,15 @@ async def _by_request(
 ) -> Any:
     """The same for what has no call of its own."""
     waits = not flags & _DONTWAIT
-    if hub.credit or not waits:
-        hub.credit -= hub.credit > 0
-        op = request(hub.engine)
-        if await hub.now(op) and (op._res != NOT_READY or not waits):
-            if hub.checkpoints:
-                await hub.cancel_shielded_checkpoint()
-            return op.result()
+    if not hub.credit:
+        await hub.give_way()
+        same_file(file, number)
+    hub.credit -= hub.credit > 0
+    op = request(hub.engine)
+    if await hub.now(op) and (op._res != NOT_READY or not waits):
+        if hub.checkpoints:
+            await hub.cancel_shielded_checkpoint()
+        return op.result()
     return await _when_ready(hub, file, number, events, lambda _: NOT_READY, request, whole_value=True)
 
 

@@ -119,7 +119,6 @@ class UringCarrier:
                 self._prepare[name] = _lacking(name, since)
 
     poll_entry = staticmethod(_entries.poll_entry)
-    read_entry = staticmethod(_entries.read_entry)
     stream_entry = staticmethod(_entries.stream_entry)
 
     def attach(self, engine: Any) -> None:

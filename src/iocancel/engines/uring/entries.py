@@ -202,13 +202,6 @@ def poll_entry(fd: int, mask: int, token: int) -> bytes:
     return _pack(_POLL, fd, 0, 0, 0, bits, token)
 
 
-def read_entry(fd: int, found: Room, offset: int, token: int) -> bytes:
-    """The entry of a read to memory of our own."""
-    if found.pin is None:
-        _export(found)
-    return _pack(_READ, fd, offset, found.where, len(found.buffer), 0, token)
-
-
 def stream_entry(fd: int, found: Room, many: int, token: int, socket: bool) -> bytes:
     """The entry of a stream's read of its file, of at most so many bytes, to memory of our own."""
     if found.pin is None:
