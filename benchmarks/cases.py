@@ -249,8 +249,9 @@ def _awaited_reads() -> Case:
     }
     about = "4 KiB cached reads awaited by 64 tasks"
     ours = {
-        "awaited reads": ("reads", f"{about}, each through the ring"),
-        "awaited reads inline": ("reads-inline", f"{about}: at once, but some by the ring, so others run"),
+        "awaited reads": ("reads", f"{about}, each of which suspends, and is taken without waiting"),
+        "awaited reads, ring": ("reads-ring", f"{about}, each through the ring"),
+        "awaited reads, inline": ("reads-inline", f"{about}, each taken at once, without giving way"),
     }
     return Case(
         "awaited-reads",

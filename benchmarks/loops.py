@@ -54,12 +54,13 @@ def of_loop(loop: Any) -> Verbs:
 
 
 def ours() -> Verbs:
-    """Ours, on whichever loop runs. A read by the engine always goes through the ring, and suspends.
+    """Ours, on whichever loop runs. With no credit each read suspends; one of the engine's goes through the ring.
 
     What is measured is io_uring: where it can't be had, the side says so.
     """
     os.environ["IOCANCEL_ENGINE"] = "uring"
     verbs: Any = iocancel.asyncio
+    hub: Any = iocancel.asyncio.hub
 
     def end(sock: socket.socket) -> tuple[Receive, Send]:
         return partial(verbs.recv, sock), partial(verbs.sendall, sock)
@@ -68,16 +69,22 @@ def ours() -> Verbs:
         stream = verbs.Stream(sock)
         return stream.receive_some, stream.send_all
 
-    def reader(fd: int) -> Read:
+    def with_credit(many: int, fd: int) -> Read:
+        hub.INLINE = hub.current().credit = many
+        return partial(verbs.read, fd, BLOCK)
+
+    def ring(fd: int) -> Read:
         result, read = verbs.result, verbs.engine().read
         return lambda offset: result(read(fd, BLOCK, offset))
 
-    def inline(fd: int) -> Read:
-        return partial(verbs.read, fd, BLOCK)
-
     ends: dict[str, Callable[[socket.socket], tuple[Receive, Send]]]
     ends = {"echo-verbs": end, "echo": stream_end if hasattr(verbs, "Stream") else end}
-    return Verbs(verbs.recv, ends, {"reads": reader, "reads-inline": inline})
+    how = {
+        "reads": partial(with_credit, 0),
+        "reads-inline": partial(with_credit, 1 << 30),
+        "reads-ring": ring,
+    }
+    return Verbs(verbs.recv, ends, how)
 
 
 class Pending:
