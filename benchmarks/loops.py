@@ -54,7 +54,7 @@ def of_loop(loop: Any) -> Verbs:
 
 
 def ours() -> Verbs:
-    """Ours, on whichever loop runs. With no credit each read suspends; one of the engine's goes through the ring.
+    """Ours, on whichever loop runs. Without credit each read suspends; the engine's go through the ring.
 
     What is measured is io_uring: where it can't be had, the side says so.
     """
@@ -79,7 +79,7 @@ def ours() -> Verbs:
 
     ends: dict[str, Callable[[socket.socket], tuple[Receive, Send]]]
     ends = {"echo-verbs": end, "echo": stream_end if hasattr(verbs, "Stream") else end}
-    how = {
+    how: dict[str, Callable[[int], Read]] = {
         "reads": partial(with_credit, 0),
         "reads-inline": partial(with_credit, 1 << 30),
         "reads-ring": ring,
