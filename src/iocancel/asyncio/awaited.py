@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _POLL = KINDS["poll"]
 _Call = Callable[[Any], object]
 T_co = TypeVar("T_co", covariant=True)
+_KEPT = 4096  # polls: what a burst has needed is not kept for ever
 
 
 class Awaited(Operation[T_co]):
@@ -97,7 +98,9 @@ class Awaited(Operation[T_co]):
         """As of an operation."""
         if self._told is not None and self._state >= RELEASING:
             return asyncio.CancelledError(*self._told)
-        return super().exception()
+        error = super().exception()
+        self._exception = None  # the next use has its own
+        return error
 
     def value(self) -> T_co:
         """As `result` of an operation."""
@@ -137,7 +140,9 @@ class Poll(Awaited[int]):
         if res < 0:
             self.value()  # raises
         if not self._why:  # else a cancel came too late: it must not be taken for one of the next wait
-            self._hub.polls.append(self)
+            free = self._hub.polls
+            if len(free) < _KEPT:
+                free.append(self)
         return res
 
     __iter__ = __await__

@@ -227,14 +227,22 @@ class Hub(_hub.Hub):
         engine = self.engine
         self.credit = INLINE
         self.turning = True  # nobody is to call for one meanwhile
+        pausing = False
         try:
             for _ in range(_ROUNDS):
                 self._once()
                 if self.closed or not (engine._staged or self.cancelled or engine._asked):
                     break
+        except OSError:
+            pausing = True  # the alarm was set: at once it would fail again, and the loop spin
+            raise
         finally:
             self.turning = False
-            if not self.closed and (engine._staged or self.cancelled or engine._asked or self.waking):
+            if not self.closed and (
+                self.waking
+                or self._told
+                or (not pausing and (engine._staged or self.cancelled or engine._asked))
+            ):
                 self.soon()
 
     def _once(self) -> None:
@@ -271,9 +279,11 @@ class Hub(_hub.Hub):
         if not self.loop.is_closed():
             self.loop.remove_reader(self._fd)
             self._set_alarm(None)
-        super().close(timeout)
-        if self.waking and not self.loop.is_closed():
-            self.loop.call_soon(self.step)
+        try:
+            super().close(timeout)
+        finally:
+            if self.waking and not self.loop.is_closed():
+                self.loop.call_soon(self.step)
 
     def live(self) -> None:
         """Have the loop tell of its end."""

@@ -8,6 +8,7 @@ from iocancel.asyncio.awaited import Awaited
 from iocancel.asyncio.hub import current
 from iocancel.awaiting import anyio, listeners, streams
 from iocancel.awaiting.multishot import Multishots
+from iocancel.operation import Operation
 from iocancel.operation.rooms import Room
 from iocancel.operation.verbs import KINDS
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator
 
     from iocancel.asyncio.hub import Hub
-    from iocancel.operation import Kind, Operation
+    from iocancel.operation import Kind
 
 
 class Receive(Awaited[bytes]):
@@ -31,6 +32,7 @@ class Receive(Awaited[bytes]):
 
     def begin(self, number: int, many: int, is_socket: bool) -> None:
         """Stage it."""
+        self._exception = None  # of its last use
         token = self._name(number, number)
         found = self._room
         self._entry = self._make(number, found, many, token, is_socket)
@@ -46,6 +48,10 @@ class Receive(Awaited[bytes]):
         yield self
 
     __iter__ = __await__
+
+    def exception(self) -> BaseException | None:
+        """As of an operation: the next call asks, also where a cancel of the last one came too late."""
+        return Operation.exception(self)
 
     def data(self) -> bytes:
         """What it has brought."""
@@ -63,7 +69,7 @@ class Stream(streams.Stream):
         op = self._spare
         if op is None or op._hub is not hub or op._why:  # the answer to a cancel may still name it
             entry = getattr(hub.engine._carrier, "stream_entry", None)
-            if entry is None:
+            if entry is None or self._least != streams.WAITING:
                 return super()._request(hub, room)
             op = self._spare = Receive(hub, KINDS["recv" if self._is_socket else "read"], entry)
         op.begin(self._fileno(), room if room < op.many else op.many, self._is_socket)

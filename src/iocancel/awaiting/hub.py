@@ -21,7 +21,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 from iocancel.engines import open_engine
@@ -60,6 +60,7 @@ class Hub(ABC):
         self.thread = threading.get_ident()
         self.waking: deque[Ending] = deque()
         """Whose operation has ended, and who have not gone on yet."""
+        self._told: Sequence[Operation[Any]] = ()  # have ended, and `_woken` is not through with them
         self.closed = False
 
     # What an adapter has of its own
@@ -109,15 +110,23 @@ class Hub(ABC):
 
     def turn(self) -> None:
         """Submit, send cancels, take what has come. Who waited for it goes on by `step`, behind this."""
-        self._woken(self.engine.tick())
+        try:
+            if self._told:  # a KeyboardInterrupt came through
+                self._woken()
+            self._told = self.engine.tick()
+            self._woken()
+        finally:
+            if self._told:
+                self.soon()
 
-    def _woken(self, ended: list[Operation[Any]]) -> None:
+    def _woken(self) -> None:
         waking = self.waking
-        for op in ended:
+        for op in self._told:  # it can be run again
             ending = op._awaited
             if ending is not None:
                 op._awaited = None
                 waking.append(ending)
+        self._told = ()
 
     def step(self) -> None:
         """Have those go on whose operation has ended."""
@@ -180,7 +189,8 @@ class Hub(ABC):
             # would be nobody's if a cancel of the task came between.
             until = time.monotonic() + _MOMENT
             while op._state < RELEASING and (left := until - time.monotonic()) > 0:
-                self._woken(self.engine.reap(left))
+                self._told = self.engine.reap(left)
+                self._woken()
         if self.waking:
             self.soon()
         if op._state < RELEASING:
@@ -200,11 +210,13 @@ class Hub(ABC):
         """
         self.closed = True
         left = list(self.engine._ledger.flight.values())
-        self.engine.close(timeout)
-        for op in left:
-            if op._awaited is not None:
-                self.waking.append(op._awaited)
-                op._awaited = None
+        try:
+            self.engine.close(timeout)
+        finally:  # also where a ResourceWarning about what still runs is an error
+            for op in left:
+                if op._awaited is not None:
+                    self.waking.append(op._awaited)
+                    op._awaited = None
 
 
 class Both:

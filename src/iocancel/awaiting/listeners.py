@@ -71,7 +71,9 @@ class Listener(Closable, anyio.Extra, Generic[S]):
         op = self._op
         if op is not None and op._state >= RELEASING:
             self._op = None
-            if op._kind.name == "accept" and op._res >= 0:
+            if (
+                op._kind.name == "accept" and op.exception() is None
+            ):  # it did not still run
                 op.result()[0].close()
 
     async def accept(self) -> S:
@@ -105,6 +107,7 @@ class Listener(Closable, anyio.Extra, Generic[S]):
             while True:
                 op, old = self._op, True
                 if op is None:
+                    self._go_on("accepting")
                     op = self._op = hub.engine.accept(self._sock.fileno())
                     old = False
                 await through(hub, op)
@@ -116,6 +119,7 @@ class Listener(Closable, anyio.Extra, Generic[S]):
                         stream.address = address
                         return stream
                     if op._res == NOT_READY:  # O_NONBLOCK, which some kernels (5.10) take for "don't wait"
+                        self._go_on("accepting")
                         self._op = hub.engine.poll(self._sock.fileno(), _IN)
                         continue
                     if op._res == _GONE:

@@ -75,7 +75,13 @@ class Multishot(Generic[T]):
         if hub.checkpoints:
             await hub.checkpoint_if_cancelled()
         inner: _InLoop[T] = _InLoop(hub, *self._what)
-        inner.__enter__()
+        try:
+            inner.__enter__()
+        except BaseException:  # nobody leaves the block
+            inner._inside = False
+            if inner._native is not None:
+                inner._native.done()
+            raise
         self._inner = inner
         if hub.checkpoints:
             await hub.cancel_shielded_checkpoint()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import socket
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from iocancel import errors
 from iocancel.operation import Operation
-from iocancel.operation.operation import RELEASING
+from iocancel.operation.operation import CALLER, RELEASING
 
 if TYPE_CHECKING:
     from iocancel.awaiting.hub import Hub
@@ -67,6 +66,7 @@ class Closable:
                     hub.cancel(op)
                 for op in pending:
                     try:
+                        end_elsewhere(hub, op)
                         await hub.drained(op)
                     except BaseException as late:  # noqa: BLE001 - raised when it is closed
                         error = error or late
@@ -110,7 +110,7 @@ class Closable:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             self._closing = True
             for op in self._pending():
-                op.cancel()  # of a task that was dropped
+                op._ask(CALLER)  # of a task that was dropped; by whichever thread collects it
             self._close_files()
 
     def _refuse(self, doing: str) -> NoReturn:
@@ -119,6 +119,11 @@ class Closable:
         if self._closing:
             raise self.closed_type(f"{name}: closed")
         raise self.busy_type(f"{name}: another task is {doing} already")
+
+    def _go_on(self, doing: str) -> None:
+        """Before a further request: `aclose` has waited for the last one, and the number is another's."""
+        if self._closing:
+            self._refuse(doing)
 
     def _failed(self, error: OSError) -> Exception:
         """What to raise for a system call's failure."""
@@ -149,20 +154,31 @@ def failure(res: int, call: str) -> OSError:
     raise AssertionError(res)
 
 
+def end_elsewhere(hub: Hub, op: Operation[Any]) -> None:
+    """End an operation that is another loop's: nobody would tell this loop's tasks of its ending.
+
+    That loop is over, perhaps without having shut its generators down. This one stands still for a moment.
+    """
+    if op._engine is not hub.engine and op._state < RELEASING:
+        op._ask(CALLER)  # not `cancel`: an operation that is a future tells its loop by that
+        op.wait(1.0)
+
+
 async def through(hub: Hub, op: Operation[Any]) -> None:
     """Wait for an operation's ending; it stays where it is kept."""
+    end_elsewhere(hub, op)
     try:
         await hub.ended(op)
     except BaseException:
         if op._state < RELEASING:
-            dropped(hub, op)
+            dropped(op)
         raise
 
 
-def dropped(hub: Hub, op: Operation[Any]) -> None:
+def dropped(op: Operation[Any]) -> None:
     """Its task is, so nobody awaits its ending. The ledger keeps what the kernel may write to."""
-    with contextlib.suppress(RuntimeError):  # the loop is closed: the engine's end is the operation's
-        hub.cancel(op)
+    # Not by the hub: a collection in another thread may drop it; the engine's file wakes the loop.
+    op._ask(CALLER)
 
 
 def number_of(file: File) -> Callable[[], int]:
@@ -178,6 +194,20 @@ def number_of(file: File) -> Callable[[], int]:
 def is_socket(number: int) -> bool:
     """Whether it is a socket's."""
     return stat.S_ISSOCK(os.fstat(number).st_mode)
+
+
+def has_records(number: int, file: Any) -> bool:
+    """Whether a read that has less room than a record may lose the rest: not of stream sockets and FIFOs."""
+    mode = os.fstat(number).st_mode
+    if not stat.S_ISSOCK(mode):
+        return not stat.S_ISFIFO(mode)
+    if isinstance(file, socket.socket):
+        return file.type != socket.SOCK_STREAM
+    same = socket.socket(fileno=number)
+    try:
+        return same.type != socket.SOCK_STREAM
+    finally:
+        same.detach()
 
 
 def shut_down(file: Any, number: int) -> OSError | None:
@@ -211,6 +241,8 @@ __all__ = [
     "Closed",
     "at_least",
     "dropped",
+    "end_elsewhere",
+    "has_records",
     "is_socket",
     "number_of",
     "shut_down",

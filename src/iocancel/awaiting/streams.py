@@ -16,10 +16,20 @@ import select
 from typing import TYPE_CHECKING, Any
 
 from iocancel.awaiting import anyio
-from iocancel.awaiting.owning import Closable, at_least, dropped, is_socket, number_of, shut_down, through
+from iocancel.awaiting.owning import (
+    Closable,
+    at_least,
+    dropped,
+    has_records,
+    is_socket,
+    number_of,
+    shut_down,
+    through,
+)
 from iocancel.engines import ready
 from iocancel.engines.ready import NOT_READY
 from iocancel.operation.operation import RELEASING
+from iocancel.uring import memory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -32,7 +42,8 @@ if TYPE_CHECKING:
 
 _IN, _OUT = select.POLLIN, select.POLLOUT
 WAITING = 4096
-"""Bytes that a request that waits has room for; an attempt has more."""
+"""Bytes that a request that waits has room for; an attempt has more. Records that are longer would be cut
+off: what has such (a datagram socket, a device) gets the room of an attempt."""
 _recv, _read, _send, _write = ready.recv, ready.read, ready.send, ready.write
 _from_buffer, _BYTES = ready.from_buffer, ready.BYTES
 
@@ -57,7 +68,7 @@ class Stream(Closable, anyio.Bytes):
     """The peer's, where a `Listener` has accepted it."""
 
     def __init__(self, file: File, *, writer: File | None = None) -> None:
-        two = writer is not None and writer is not file
+        two = writer is not None and writer is not file and not (isinstance(file, int) and writer == file)
         self._file = file
         self._writer = writer if two else file
         self._fileno = number_of(file)
@@ -65,6 +76,7 @@ class Stream(Closable, anyio.Bytes):
         self._is_socket = is_socket(self._fileno())
         self._out_is_socket = is_socket(self._out()) if two else self._is_socket
         self._two = two
+        self._least = ready.ROOM if has_records(self._fileno(), file) else WAITING
         self._receiving = self._sending = False
         self._reading: Operation[Any] | None = None  # what it brings, or has brought, is the next call's
         self._writing: Operation[Any] | None = None
@@ -135,11 +147,12 @@ class Stream(Closable, anyio.Bytes):
                     await self._until(hub, op)
                 except BaseException:
                     if op._state < RELEASING:
-                        dropped(hub, op)
+                        dropped(op)
                     raise
                 if op._res > 0:
-                    self._reading = None
-                    return self._bytes(op)
+                    data = self._bytes(op)
+                    self._reading = None  # behind it: a KeyboardInterrupt leaves the bytes to the next call
+                    return data
                 await self._bring(hub, room, op)
             elif not self._kept and not self._at_end:
                 await self._bring(hub, room)
@@ -164,7 +177,7 @@ class Stream(Closable, anyio.Bytes):
 
     def _request(self, hub: Hub, room: int) -> Operation[Any]:
         """Have the kernel read, when there is something."""
-        least = room if room < WAITING else WAITING
+        least = min(room, self._least)
         if self._is_socket:
             op: Operation[Any] = hub.engine.recv(self._fileno(), least)
         else:
@@ -225,7 +238,7 @@ class Stream(Closable, anyio.Bytes):
 
     def _take(self, hub: Hub, room: int) -> bool:
         """Put what is ready to what is kept, which is empty; whether there was something."""
-        if self._reading is not None or not hub.credit:
+        if self._reading is not None or not hub.credit or self._closing:
             return False
         hub.credit -= 1
         now = hub.attempt
@@ -249,19 +262,22 @@ class Stream(Closable, anyio.Bytes):
         while True:
             op = self._reading
             if op is None:
+                self._go_on("receiving")
                 op = new = self._reading = self._request(hub, room)
             if op._state < RELEASING or op is not new:
                 await through(hub, op)
-            self._reading = None
             res = op._res
+            if res >= 0 and op._kind.name != "poll":
+                self._kept = self._bytes(op) if res else b""
+                self._reading = None  # no call between these: see `receive_some`
+                self._at_end = not res
+                return
+            self._reading = None
             if op._kind.name == "poll":
                 if res >= 0:
                     continue
-            elif res >= 0:
-                self._kept = self._bytes(op) if res else b""
-                self._at_end = not res
-                return
             elif res == NOT_READY:  # O_NONBLOCK, which some kernels (5.10) take for "don't wait"
+                self._go_on("receiving")
                 new = self._reading = hub.engine.poll(self._fileno(), _IN)
                 continue
             self._give_up(op, op is not new, "receiving")
@@ -290,7 +306,11 @@ class Stream(Closable, anyio.Bytes):
             else:
                 sent = _write(now.told, number, data, size, -1)
         else:
-            with _from_buffer(_BYTES, data) as pin:
+            try:
+                pinned = _from_buffer(_BYTES, data)
+            except (TypeError, ValueError, BufferError):
+                pinned = memory.readable(data, "data")  # says what is wrong
+            with pinned as pin:
                 size = len(pin)
                 if self._out_is_socket:
                     sent = _send(now.told, number, pin, size, 0)
@@ -313,6 +333,7 @@ class Stream(Closable, anyio.Bytes):
                     self._raise(first, "send" if self._out_is_socket else "write")
             with memoryview(data) as whole, whole.cast("B") as view:
                 while sent < len(view):
+                    self._go_on("sending")
                     sent += await self._send_part(hub, view[sent:])
         except BaseException as error:
             error.sent = sent + getattr(error, "sent", 0)  # type: ignore[attr-defined]
@@ -333,6 +354,7 @@ class Stream(Closable, anyio.Bytes):
             if op._res >= 0:
                 return int(op._res)
             if op._res == NOT_READY:  # see `_bring`
+                self._go_on("sending")
                 op = self._writing = engine.poll(number, _OUT)
                 await through(hub, op)
                 if op._res >= 0:
@@ -354,7 +376,11 @@ class Stream(Closable, anyio.Bytes):
         if hub.checkpoints:
             await hub.checkpoint_if_cancelled()
         self._can_send()
+        if not hub.credit:
+            await hub.give_way()
+            self._can_send()
         if ready.poll(hub.attempt.told, self._out(), _OUT) != NOT_READY:
+            hub.credit -= hub.credit > 0
             if hub.checkpoints:
                 await hub.cancel_shielded_checkpoint()
             return

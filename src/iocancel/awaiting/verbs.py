@@ -31,6 +31,7 @@ from iocancel import errors
 from iocancel.engines import ready
 from iocancel.engines.ready import NOT_READY, ROOM
 from iocancel.operation.values import whole
+from iocancel.uring import memory
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -46,6 +47,7 @@ _LONGEST = 1e9  # seconds, 31 years: what is longer is this long
 _TRIES = 10  # so often others may be first before there is such a pause
 _read, _recv, _read_to, _recv_to = ready.read, ready.recv, ready.read_to, ready.recv_to
 _from_buffer, _release, _BYTES = ready.from_buffer, ready.release, ready.BYTES
+_NO_BUFFER = (TypeError, ValueError, BufferError)
 _Attempt = Callable[[int], int]
 _Request = Callable[[Any], "Operation[Any]"]
 # Plain numbers: an enum's `&` takes a microsecond.
@@ -447,6 +449,8 @@ class Verbs:
             The loop's cancellation: no connection was taken.
         """
         hub = await self._begun()
+        if not hub.credit:
+            await hub.give_way()
         number = number_of(sock)
 
         def attempt(n: int) -> int:
@@ -454,14 +458,17 @@ class Verbs:
             return many
 
         many = attempt(number)
-        if many == NOT_READY:
+        waited = many == NOT_READY
+        if waited:
             found = await _when_ready(
                 hub, sock, number, _IN, attempt, lambda engine: engine.accept(sock), whole_value=True
             )
             if isinstance(found, tuple):
                 return found
             many = found
-        elif hub.checkpoints:
+        else:
+            hub.credit -= hub.credit > 0
+        if hub.checkpoints and not waited:
             op = _connection(errors.check(many, "accept"), number)
             await hub.cancel_shielded_checkpoint()
             pair: tuple[socket.socket, Any] = op.result()
@@ -512,9 +519,12 @@ class Verbs:
         """
         hub = await self._begun()
         whole(mask, "mask")
+        if not hub.credit:
+            await hub.give_way()
         many = ready.poll(hub.attempt.told, number_of(fd), mask & 0x7FFF)
         if many == NOT_READY:
             return await hub.until_ready(fd, number_of(fd), mask)
+        hub.credit -= hub.credit > 0
         if hub.checkpoints:
             await hub.cancel_shielded_checkpoint()
         return errors.check(many, "poll")
@@ -663,7 +673,7 @@ class Verbs:
             The loop's cancellation: when the operation has ended; its `operation` tells how.
         """
         hub = self._hub()
-        if op._engine is not hub.engine:
+        if getattr(op, "_engine", None) is not hub.engine:
             raise ValueError(f"{op!r} is another engine's")
         try:
             await hub.ended(op, abandon_on_cancel)
@@ -714,7 +724,11 @@ async def _much(
     room: Any = bytearray(sensible(number, whole(into, "into"), -1)) if isinstance(into, int) else into
 
     def attempt(n: int) -> int:
-        with _from_buffer(_BYTES, room, True) as pin:
+        try:
+            pinned = _from_buffer(_BYTES, room, True)
+        except _NO_BUFFER:
+            pinned = memory.writable(room, "into")  # says what is wrong
+        with pinned as pin:
             return int(call(hub.attempt.told, n, pin, len(pin), extra))
 
     waits = not flags & _DONTWAIT
@@ -813,7 +827,11 @@ async def _all_of(call: Callable[[File, Any], Awaitable[int]], fd: File, data: R
 
 
 def _out(hub: Hub, call: Any, number: int, data: Any, extra: int) -> int:
-    with _from_buffer(_BYTES, data) as pin:
+    try:
+        pinned = _from_buffer(_BYTES, data)
+    except _NO_BUFFER:
+        pinned = memory.readable(data, "data")  # says what is wrong
+    with pinned as pin:
         return int(call(hub.attempt.told, number, pin, len(pin), extra))
 
 

@@ -139,6 +139,8 @@ class Core:
     def _hand_over(self, ops: list[Operation[Any]], wait: bool, timeout: float | None) -> None:
         """Give what is prepared to the carrier."""
         if not ops:
+            if self._staged:  # all of it was withdrawn: no batch takes it off
+                self._settle_batch()
             self._carrier.go(None, wait, timeout)
             return
         self._batch = batch = self._carrier.batch(ops)
@@ -165,6 +167,8 @@ class Core:
                     self._withdraw(op, -errno.EBADF)
                 else:
                     ready.append(op)
+            else:
+                self._doubt = True  # it was withdrawn, and stays staged behind what was not taken
         return ready
 
     def _settle_batch(self) -> None:

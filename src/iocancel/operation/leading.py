@@ -180,9 +180,9 @@ class Leading(Core):
             else:
                 self._hand_over(self._ready() if self._staged else [], False, None)
                 self._settle()
-        except BaseException:
+        except BaseException as error:
             self._cut = True  # see _turn
-            if self._watched:
+            if self._watched and not isinstance(error, OSError):
                 self._carrier.wake()
             raise
         finally:
@@ -299,10 +299,11 @@ class Leading(Core):
             self._settle()
             if self._again:  # those that have ended are the caller's alone
                 self._again = [op for op in self._again if op._state == IN_FLIGHT]
-        except BaseException:
-            # What is left of it waits for the next one, and nothing else tells an event loop.
+        except BaseException as error:
+            # What is left of it waits for the next one, and nothing else tells an event loop. But who sees
+            # the system refuse has to wait a while: with a file that is readable at once it would spin.
             self._cut = True
-            if self._watched:
+            if self._watched and not isinstance(error, OSError):
                 self._carrier.wake()
             raise
 

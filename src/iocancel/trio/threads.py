@@ -104,6 +104,8 @@ async def to_thread(
     assert came is not None
     over = work.leave()
     try:
+        if to_raise is not None and isinstance(work.error, trio.Cancelled):
+            work.error = None  # of check_cancelled(): the child's; the task may have had a KeyboardInterrupt
         if over and (work.returned or work.error is not None):
             if not (isinstance(came, outcome.Error) and isinstance(came.error, trio.Cancelled)):
                 came.unwrap()  # raises where trio refuses the value: a coroutine

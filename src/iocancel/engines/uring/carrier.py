@@ -293,7 +293,10 @@ class UringCarrier:
 
     def next_group(self) -> int:
         """A number for a group of buffers."""
+        taken = self._ring._groups
         self._groups = (self._groups + 1) & 0xFFFF
+        while self._groups in taken and len(taken) <= 0xFFFF:
+            self._groups = (self._groups + 1) & 0xFFFF
         return self._groups
 
     @property
