@@ -4,7 +4,9 @@ The parts: `check` has what is believed about one operation and the memory aroun
 engine from outside; `actors` and `sockets` know one kind of file each, what can be done with it, and how to
 account for every byte and connection; `rounds` plays them at random, by one thread or by several; `handover`
 looks for requests that are forgotten when the leading thread leaves; `threads` has many threads with blocking
-verbs and cancel scopes, and `lanes` what they wait on.
+verbs and cancel scopes, and `lanes` and `owned` what they wait on; `tasks` has many tasks of one loop with
+awaited verbs, `worlds` and `world_trio` how each kind of loop waits, cancels and fails, and `awaited` and
+`owned_awaited` the files.
 
 The unit is a round: one engine, opened and closed, and a few hundred to a few thousand operations. What a
 round does is drawn from (seed, scenario, engine, threads, round) and from nothing that happens in it. So a

@@ -16,7 +16,7 @@ from typing import Any
 
 import iocancel
 from iocancel.errors import EngineUnavailable, FeatureUnavailable
-from tools.race import handover, rounds, threads
+from tools.race import handover, rounds, tasks, threads
 from tools.race.check import Failure, Resources, resident
 from tools.race.rounds import SCENARIOS, Options
 
@@ -24,8 +24,9 @@ ENGINES = ("uring", "libaio", "posix_aio")
 KINDS: dict[str, tuple[ModuleType, tuple[int, ...]]] = {
     "handover": (handover, (2,)),
     "threads": (threads, threads.THREADS),
+    **dict.fromkeys(tasks.WORLDS, (tasks, tasks.TASKS)),
 }
-"""Rounds of another kind: what plays them, and with how many threads by turns."""
+"""Rounds of another kind: what plays them, and with how many threads (or tasks) by turns."""
 _EVERY = 25  # rounds between two looks at what the process has
 _GROWTH = 16 << 20  # bytes that it may have grown by in the second half
 
@@ -50,8 +51,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--seed", type=int, default=None, help="what everything is drawn from (default: random)"
     )
     parser.add_argument("--engine", choices=("all", *ENGINES), default="all")
-    parser.add_argument("--threads", type=int, default=None, help="one number (default: several by turns)")
-    parser.add_argument("--scenario", choices=("all", *KINDS, *SCENARIOS), default="all")
+    parser.add_argument(
+        "--threads", type=int, default=None, help="one number, also of tasks (default: several by turns)"
+    )
+    parser.add_argument("--scenario", choices=("all", "tasks", *KINDS, *SCENARIOS), default="all")
     parser.add_argument("--seconds", type=float, default=None, help="stop after these, whatever was done")
     parser.add_argument("--round", type=int, default=None, help="play this round only (of a failure)")
     parser.add_argument("--round-ops", type=int, default=2000, help="operations a round")
@@ -75,7 +78,8 @@ def engines(wanted: str) -> tuple[list[str], dict[str, str]]:
 
 def plan(args: argparse.Namespace, names: Sequence[str]) -> Iterator[tuple[int, Options]]:
     """Round after round: its number, and its options. For ever."""
-    scenarios = (*SCENARIOS, *KINDS) if args.scenario == "all" else (args.scenario,)
+    several = {"all": (*SCENARIOS, *KINDS), "tasks": tasks.WORLDS}
+    scenarios = several.get(args.scenario, (args.scenario,))
     number = 0
     while True:
         for scenario in scenarios:
@@ -135,11 +139,15 @@ def check_growth(totals: Totals) -> None:
 
 def race(args: argparse.Namespace, names: Sequence[str], say: Callable[[str], Any] = print) -> int:
     """Play until the operations, or the time, are used up; the exit status."""
+    for world in tasks.WORLDS if args.scenario in ("all", "tasks") else [args.scenario]:
+        if world in tasks.WORLDS:
+            tasks.warm(world)
     totals: dict[tuple[str, str], Totals] = {}
     overall = Totals()
     start = time.monotonic()
     for number, options in plan(args, names):
-        key = (options.engine, "1 thread" if options.threads == 1 else "threads")
+        mode = "1 thread" if options.threads == 1 else "threads"
+        key = (options.engine, options.scenario if options.scenario in tasks.WORLDS else mode)
         total = totals.setdefault(key, Totals())
         begun = time.monotonic()
         try:

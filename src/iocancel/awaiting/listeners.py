@@ -71,9 +71,7 @@ class Listener(Closable, anyio.Extra, Generic[S]):
         op = self._op
         if op is not None and op._state >= RELEASING:
             self._op = None
-            if (
-                op._kind.name == "accept" and op.exception() is None
-            ):  # it did not still run
+            if op._kind.name == "accept" and op.exception() is None:  # it did not still run
                 op.result()[0].close()
 
     async def accept(self) -> S:
