@@ -159,7 +159,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def race(session: nox.Session) -> None:
     """Play with operations and cancels at random, and account for every one: --ops N --seed S, --help."""
-    ready(session)
+    ready(session, "test")  # the loops that it plays on
     python(session, "-m", "tools.race", *session.posargs)
 
 
