@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 from iocancel.engines import open_engine
-from iocancel.engines.auto import engine_class
+from iocancel.engines.auto import ENGINES, engine_class
 from iocancel.engines.ready import Attempt
 from iocancel.operation import Operation
 from iocancel.operation.operation import CALLER, RELEASING
@@ -249,7 +249,8 @@ def open_for_loop(name: str | None = None) -> Any:
     known = _chosen.get(wanted)
     if known is None:
         engine: Any = open_engine(name)
-        _chosen[wanted] = engine.name
+        if engine.name in (wanted, ENGINES[0]):  # what refuses the best one may pass
+            _chosen[wanted] = engine.name
     else:
         engine = engine_class(known)()
     engine._quiet = True  # nobody is to close it: nobody is told that it was not closed

@@ -292,9 +292,13 @@ class Stream(Closable, anyio.Bytes):
             As `receive_some`. The exception's `sent` says how many bytes went out before.
         """
         hub = self._here()
-        if hub.checkpoints:
-            await hub.checkpoint_if_cancelled()
-        self._can_send()
+        try:
+            if hub.checkpoints:
+                await hub.checkpoint_if_cancelled()
+            self._can_send()
+        except BaseException as error:
+            error.sent = 0  # type: ignore[attr-defined]
+            raise
         now, number = hub.attempt, self._out()
         if not hub.credit:
             await self._send_rest(hub, data, NOT_READY)

@@ -162,14 +162,27 @@ class Hub(_hub.Hub, trio.abc.Instrument):
         """The system task: the engine's file is readable, or the alarm rings."""
         try:
             while True:
-                with self._scope:
-                    await trio.lowlevel.wait_readable(self._fd)
-                self._scope = trio.CancelScope()
-                self._turn()
+                await self._watch_once()
+        except trio.Cancelled:  # the main task has ended; other system tasks may be at their clean-up
+            with trio.CancelScope(shield=True):
+                while any(op._awaited is not None for op in list(self.engine._ledger.flight.values())):
+                    await self._watch_once()
+            raise
         finally:
             trio.lowlevel.remove_instrument(self)
             self.close()
             self.step()
+
+    async def _watch_once(self) -> None:
+        scope = self._scope
+        try:
+            with scope:
+                await trio.lowlevel.wait_readable(self._fd)
+        except trio.Cancelled:  # it is over before its alarm
+            self._scope = trio.CancelScope(deadline=scope.deadline)
+            raise
+        self._scope = trio.CancelScope()
+        self._turn()
 
 
 def _nothing() -> None:

@@ -10,6 +10,7 @@ import contextlib
 import operator
 import os
 import socket
+import stat
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -149,6 +150,22 @@ def write(op: Operation[Any], data: Any, offset: int) -> None:
     if offset.__class__ is not int or not 0 <= offset < _TOO_FAR:
         offset = _position(offset)
     _fill(op, _WRITE, pin, offset, 0)
+    if offset == _CURRENT and len(pin) > 1 and _blocks(op._fd):
+        raw = bytearray(op._entry)
+        raw[1] |= lib.IOSQE_ASYNC
+        op._entry = bytes(raw)
+
+
+def _blocks(fd: int) -> bool:
+    """Whether a write would block the submitting thread itself, in io_uring_enter.
+
+    What has no FMODE_NOWAIT the kernel polls (6.18), and when that says "writable" it calls write; a
+    terminal's then waits until all is written. In a worker it can be cancelled, and tells how much was.
+    """
+    try:
+        return stat.S_ISCHR(os.fstat(fd).st_mode)
+    except OSError:  # the request says so
+        return False
 
 
 def _whole(op: Operation[Any], flags: int) -> int:
