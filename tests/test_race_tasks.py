@@ -18,8 +18,8 @@ import pytest
 from iocancel import open_engine
 from iocancel.asyncio import awaited as asyncio_awaited
 from iocancel.asyncio import hub as asyncio_hub
+from iocancel.awaiting import data
 from iocancel.awaiting import hub as hubs
-from iocancel.awaiting import verbs
 from iocancel.awaiting.streams import Stream
 from iocancel.engines import ready
 from iocancel.errors import EngineUnavailable
@@ -150,14 +150,14 @@ def test_the_plan_is_drawn_from_the_seed(scenario: str, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("scenario", WORLDS)
 def test_a_byte_that_is_lost_is_found(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, lies = verbs._read, now_and_then(10)
+    real, lies = data._read, now_and_then(10)
 
     def loses(*args: Any) -> int:
         many: int = real(*args)
         return many - 1 if many > 1 and lies() else many
 
     only(monkeypatch, awaited.Pipe)
-    monkeypatch.setattr(verbs, "_read", loses)
+    monkeypatch.setattr(data, "_read", loses)
     said = told(scenario)
     words = ("different from byte", "no whole number of words", "came behind", "missing")
     assert any(each in said for each in words)
@@ -165,13 +165,13 @@ def test_a_byte_that_is_lost_is_found(scenario: str, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("scenario", BOTH)
 def test_what_a_cancelled_verb_consumes_is_found(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = verbs._recv
+    real = data._recv
 
     async def consumes(hub: Any, file: Any, number: int, events: int) -> int:
         try:
             many: int = await until_ready(hub, file, number, events)
         except BaseException:
-            if events & verbs._IN:
+            if events & data._IN:
                 real(ready.Attempt().told, number, 8, 0)  # from a socket: a pipe says ENOTSOCK
             raise
         return many
@@ -187,7 +187,7 @@ def test_what_a_cancelled_verb_consumes_is_found(scenario: str, monkeypatch: pyt
 def test_a_buffer_that_is_written_to_after_the_cancel_is_found(
     scenario: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = verbs.Verbs.readv
+    real = data.Data.readv
     module = tasks._world(scenario).verbs
 
     async def spoils(fd: int, buffers: Any) -> int:
@@ -249,7 +249,7 @@ def test_a_stream_that_keeps_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -
 def test_a_position_that_a_cancelled_read_has_moved_is_found(
     scenario: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = verbs.Verbs._from_disk
+    real = data.Data._from_disk
 
     async def moves(self: Any, hub: Any, fd: Any, number: int, into: Any, offset: int, abandon: bool) -> Any:
         try:
@@ -259,7 +259,7 @@ def test_a_position_that_a_cancelled_read_has_moved_is_found(
                 os.lseek(number, 1, os.SEEK_CUR)
             raise
 
-    monkeypatch.setattr(verbs.Verbs, "_from_disk", moves)
+    monkeypatch.setattr(data.Data, "_from_disk", moves)
     only(monkeypatch, awaited.Disk)
     assert "and it is at" in told(scenario)
 

@@ -37,7 +37,7 @@ ALLOWED = {
     "files": {"reading", "transfers", "engines", "operation", "errors"},
     "sockets": {"files", "blocking", "operation", "errors"},
     # The adapters: what they share, and no more of theirs than a loop needs.
-    "awaiting": {"awaiting", "engines", "operation", "errors", "scope"},
+    "awaiting": {"awaiting", "engines", "operation", *WRAPPERS, "errors", "scope"},
     "asyncio": {"asyncio", "awaiting", "engines", "operation", "errors", "scope"},
     "trio": {"trio", "awaiting", "engines", "operation", "errors", "scope"},
 }

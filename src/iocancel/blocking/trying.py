@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from typing import TYPE_CHECKING, Any
 
 from iocancel.engines import ready
 from iocancel.engines.ready import Attempt
+from iocancel.operation.values import number_of, sensible
 
 if TYPE_CHECKING:
-    from iocancel.operation.verbs import File
     from iocancel.scope import Here
 
-_LARGE = 1 << 22  # bytes
 _from_buffer, _release, _BYTES = ready.from_buffer, ready.release, ready.BYTES
-
-
-def number_of(fd: File) -> int:
-    """A file's number."""
-    if isinstance(fd, int):
-        return fd
-    fileno = getattr(fd, "fileno", None)
-    if fileno is None:
-        raise TypeError(f"a file is an int or an object with fileno(), not {type(fd).__name__}")
-    return int(fileno())
-
-
-def sensible(number: int, many: int, offset: int) -> int:
-    """How many bytes to make room for, where so many were asked for.
-
-    As many as there can be: what is left of a disk's file, or what a pipe, a socket or a terminal may have at
-    once. Room for gigabytes that do not come takes seconds, in which nothing can be ended.
-    """
-    if many <= _LARGE:
-        return many
-    try:
-        status = os.fstat(number)
-        if not stat.S_ISREG(status.st_mode):
-            return many if stat.S_ISBLK(status.st_mode) else _LARGE
-        at = os.lseek(number, 0, os.SEEK_CUR) if offset < 0 else offset
-    except OSError:  # the request says what is wrong
-        return many
-    return min(many, max(_LARGE, status.st_size - at))
 
 
 def attempt(here: Here) -> Attempt:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
 from typing import TYPE_CHECKING, Any
 
 from iocancel.operation.rooms import Room, spare
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 File = Any
 """A file's number, or an object with `fileno()`."""
 _FOUR_GIB = 1 << 32
+_LARGE = 1 << 22  # bytes of room that are made at once, where a file may have less
 
 
 def file_of(fd: File) -> tuple[int, Any]:
@@ -97,3 +100,31 @@ def peer(conn: socket.socket) -> Any:
         return conn.getpeername()
     except OSError:
         return None
+
+
+def number_of(fd: File) -> int:
+    """A file's number."""
+    if isinstance(fd, int):
+        return fd
+    fileno = getattr(fd, "fileno", None)
+    if fileno is None:
+        raise TypeError(f"a file is an int or an object with fileno(), not {type(fd).__name__}")
+    return int(fileno())
+
+
+def sensible(number: int, many: int, offset: int) -> int:
+    """How many bytes to make room for, where so many were asked for.
+
+    As many as there can be: what is left of a disk's file, or what a pipe, a socket or a terminal may have at
+    once. Room for gigabytes that do not come takes seconds, in which nothing can be ended.
+    """
+    if many <= _LARGE:
+        return many
+    try:
+        status = os.fstat(number)
+        if not stat.S_ISREG(status.st_mode):
+            return many if stat.S_ISBLK(status.st_mode) else _LARGE
+        at = os.lseek(number, 0, os.SEEK_CUR) if offset < 0 else offset
+    except OSError:  # the request says what is wrong
+        return many
+    return min(many, max(_LARGE, status.st_size - at))

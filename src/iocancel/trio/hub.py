@@ -213,9 +213,10 @@ def current() -> Hub:
 
 def protected(made: type[T]) -> type[T]:
     """A class whose coroutines no KeyboardInterrupt enters: trio raises it before them or behind."""
-    for function in vars(made).values():
-        if inspect.iscoroutinefunction(function):
-            trio.lowlevel.enable_ki_protection(function)
+    for each in made.__mro__:
+        for function in vars(each).values():
+            if inspect.iscoroutinefunction(function):
+                trio.lowlevel.enable_ki_protection(function)
     return made
 
 
