@@ -167,18 +167,23 @@ def test_a_byte_that_is_lost_is_found(scenario: str, monkeypatch: pytest.MonkeyP
 def test_what_a_cancelled_verb_consumes_is_found(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = data._recv
 
-    async def consumes(hub: Any, file: Any, number: int, events: int) -> int:
-        try:
-            many: int = await until_ready(hub, file, number, events)
-        except BaseException:
-            if events & data._IN:
-                real(ready.Attempt().told, number, 8, 0)  # from a socket: a pipe says ENOTSOCK
-            raise
-        return many
+    class Consumes:
+        def __init__(self, hub: Any, file: Any, number: int, events: int) -> None:
+            self.wait = until_ready(hub, file, number, events)
+            self.number, self.events = number, events
+
+        def __await__(self) -> Any:
+            try:
+                yield from self.wait.__await__()
+            except BaseException:
+                if self.events & data._IN:
+                    real(ready.Attempt().told, self.number, 8, 0)  # from a socket: a pipe says ENOTSOCK
+                raise
 
     module = asyncio_hub if scenario == "asyncio" else importlib.import_module("iocancel.trio.hub")
-    until_ready = module.Hub.until_ready
-    monkeypatch.setattr(module.Hub, "until_ready", consumes)
+    until_ready, waited = module.Hub.until_ready, module.Hub.waited
+    monkeypatch.setattr(module.Hub, "until_ready", lambda *args: Consumes(*args))
+    monkeypatch.setattr(module.Hub, "waited", lambda hub, wait: waited(hub, wait.wait))
     said = told(scenario)
     assert "different from byte" in said or "missing" in said or "not the first that went" in said
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Generator
+import itertools
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from iocancel.operation import Kind, Operation
@@ -22,11 +23,25 @@ if TYPE_CHECKING:
 _POLL = KINDS["poll"]
 _Call = Callable[[Any], object]
 T_co = TypeVar("T_co", covariant=True)
+_go_on = itertools.repeat(None).__next__
 _KEPT = 4096  # polls: what a burst has needed is not kept for ever
 
 
 class Awaited(Operation[T_co]):
     """An operation that one task waits for, at once, and once."""
+
+    # Beside the instance's dict, which has 23 already: CPython shares the keys of 30, and is slow with more.
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "_call",
+        "_context",
+        "_hub",
+        "_told",
+        "get_loop",
+        "result",
+    )
+    result: Any
+    """What the task goes on with: C's, which returns nothing, or raises CancelledError."""
 
     def __init__(self, hub: Hub, kind: Kind) -> None:
         super().__init__(hub.engine, kind)
@@ -36,6 +51,8 @@ class Awaited(Operation[T_co]):
         self._context: contextvars.Context | None = None
         self._told: tuple[Any, ...] | None = None  # the task was cancelled: with this message
         self._asyncio_future_blocking = False
+        self.get_loop = hub.get_loop
+        self.result = _go_on
 
     def _name(self, file: Any, number: int) -> int:
         """Begin once more: with a token that nothing had before."""
@@ -61,10 +78,6 @@ class Awaited(Operation[T_co]):
 
     # What a task asks of a future
 
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """The loop."""
-        return self._hub.loop
-
     def add_done_callback(self, call: _Call, *, context: contextvars.Context | None = None) -> None:
         """The task's own, once."""
         self._call = call
@@ -81,18 +94,14 @@ class Awaited(Operation[T_co]):
             self._cancel = ASKED
             self._engine._doubt = True
             hub = self._hub
+            # What raises is C's: a frame less for each task to unwind, and for the collector to look through.
+            self.result = hub.gone(msg)
             hub.cancelled.append(self)
             if len(hub.cancelled) == 1:
                 # Also where one is called for: a Ctrl-C in a bare loop may have come between it and its call.
                 hub.turning = False
                 hub.soon()
         return True
-
-    def result(self) -> Any:
-        """What the task goes on with: CancelledError, or whatever it then finds."""
-        if self._told is not None:
-            raise asyncio.CancelledError(*self._told)
-        return self._res
 
     def exception(self) -> BaseException | None:
         """As of an operation."""
@@ -123,6 +132,8 @@ class Awaited(Operation[T_co]):
 class Poll(Awaited[int]):
     """A poll."""
 
+    __slots__ = ()
+
     def __init__(self, hub: Hub) -> None:
         super().__init__(hub, _POLL)
 
@@ -132,10 +143,15 @@ class Poll(Awaited[int]):
         self._entry = self._hub.poll_entry(number, mask, token)
         self._stage(token)
 
-    def __await__(self) -> Generator[Any, Any, int]:
-        """Wait; the value is the mask of what is ready."""
+    def __await__(self) -> Iterator[Any]:
+        """Wait; then ask `mask`."""
         self._asyncio_future_blocking = True
-        yield self
+        return iter((self,))  # no generator: it would be one more frame to unwind
+
+    __iter__ = __await__
+
+    def mask(self) -> int:
+        """What is ready. It can be used again behind this."""
         res = self._res
         if res < 0:
             self.value()  # raises
@@ -144,8 +160,6 @@ class Poll(Awaited[int]):
             if len(free) < _KEPT:
                 free.append(self)
         return res
-
-    __iter__ = __await__
 
 
 class Pause:

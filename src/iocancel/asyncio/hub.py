@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import operator
 import time
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
 from iocancel.asyncio.awaited import Pause, Poll
@@ -77,6 +78,10 @@ class Ending:
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The loop."""
         return self._hub.loop
+
+    def mask(self) -> int:
+        """Of a poll: what is ready."""
+        return int(self._op.result())
 
     def add_done_callback(self, call: _Call, *, context: contextvars.Context | None = None) -> None:
         """The task's own, once."""
@@ -141,6 +146,10 @@ class Hub(_hub.Hub):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(_hub.open_for_loop())
         self.loop = loop
+        self.get_loop: Callable[[], asyncio.AbstractEventLoop] = itertools.repeat(loop).__next__
+        """The loop; C's, since each step of a task that waits asks for it."""
+        self._gone: asyncio.Future[None] = loop.create_future()
+        self._gone.cancel()
         self.credit = INLINE
         self.turning = False
         """Whether a turn is called for."""
@@ -168,10 +177,18 @@ class Hub(_hub.Hub):
             self.loop.call_soon(self._turn)
             self.turning = True  # behind it: a Ctrl-C may come between
 
-    def until_ready(self, file: Any, number: int, events: int) -> Awaitable[int]:
+    def gone(self, message: Any) -> Callable[[], Any]:
+        """What raises CancelledError, each time another one."""
+        if message is None:
+            return self._gone.result
+        future: asyncio.Future[None] = self.loop.create_future()
+        future.cancel(message)
+        return future.result
+
+    def until_ready(self, file: Any, number: int, events: int) -> Any:
         """See Hub."""
         if self.poll_entry is None:
-            return self._by_engine(file, events)
+            return self.ended(self.engine.poll(file, events))
         polls = self.polls
         op = polls.pop() if polls else Poll(self)
         op.begin(file, number, events)
@@ -180,10 +197,10 @@ class Hub(_hub.Hub):
             self.turning = True  # behind it: a Ctrl-C may come between
         return op
 
-    async def _by_engine(self, file: Any, events: int) -> int:
-        op = self.engine.poll(file, events)
-        await self.ended(op)
-        return int(op.result())
+    def waited(self, wait: Any) -> int:
+        """See Hub."""
+        mask: int = wait.mask()
+        return mask
 
     def give_way(self) -> Pause:
         """See Hub."""

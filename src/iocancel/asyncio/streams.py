@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class Receive(Awaited[bytes]):
     """A stream's read of its file, used again and again: see iocancel.asyncio.awaited."""
 
+    __slots__ = ("_make", "_room", "_view", "many")
+
     def __init__(self, hub: Hub, kind: Kind, entry: Any) -> None:
         super().__init__(hub, kind)
         self.many = streams.WAITING

@@ -77,7 +77,9 @@ class Data(Base):
                 if offset >= 0:
                     os.lseek(number, 0, os.SEEK_CUR)  # raises: io_uring would read from a pipe all the same
                 return await self._from_disk(hub, fd, number, into, offset, abandon_on_cancel)
-            await hub.until_ready(fd, number, _IN)
+            wait = hub.until_ready(fd, number, _IN)
+            await wait
+            hub.waited(wait)
             same_file(fd, number)
             many = _read(now.told, number, into, -1)
             if many == NOT_READY:
@@ -232,7 +234,9 @@ class Data(Base):
         now = hub.attempt
         many = _recv(now.told, number, into, flags)
         if many == NOT_READY:
-            await hub.until_ready(sock, number, _IN)
+            wait = hub.until_ready(sock, number, _IN)
+            await wait
+            hub.waited(wait)
             same_file(sock, number)
             many = _recv(now.told, number, into, flags)
             if many == NOT_READY:

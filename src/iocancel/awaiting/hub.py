@@ -82,13 +82,20 @@ class Hub(ABC):
         """
 
     @abstractmethod
-    def until_ready(self, file: Any, number: int, events: int) -> Awaitable[int]:
+    def until_ready(self, file: Any, number: int, events: int) -> Any:
         """Wait until a file is ready, by a poll of the engine's.
 
         Args:
             file, number: the file.
             events: what for.
+
+        Returns:
+            What to await, and then to give to `waited`.
         """
+
+    @abstractmethod
+    def waited(self, wait: Any) -> int:
+        """What a file is ready for, behind the wait for it; raises where the poll has failed."""
 
     @abstractmethod
     def give_way(self) -> Awaitable[None]:

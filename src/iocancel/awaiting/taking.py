@@ -135,7 +135,9 @@ async def when_ready(
             if tries > _TRIES:
                 await pause(hub, tries - _TRIES)
         tries += 1
-        await hub.until_ready(file, number, events)
+        wait = hub.until_ready(file, number, events)
+        await wait
+        hub.waited(wait)
         same_file(file, number)
         many = attempt(number)
         if many != NOT_READY:

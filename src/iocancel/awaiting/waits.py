@@ -96,7 +96,9 @@ class Waits(Base):
         else:
             return
         # O_NONBLOCK: it is under way.
-        await hub.until_ready(sock, number_of(sock), _OUT)
+        wait = hub.until_ready(sock, number_of(sock), _OUT)
+        await wait
+        hub.waited(wait)
         with socket.socket(fileno=os.dup(number_of(sock))) as same:
             number = same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
@@ -120,7 +122,9 @@ class Waits(Base):
             await hub.give_way()
         many = ready.poll(hub.attempt.told, number_of(fd), mask & 0x7FFF)
         if many == NOT_READY:
-            return await hub.until_ready(fd, number_of(fd), mask)
+            wait = hub.until_ready(fd, number_of(fd), mask)
+            await wait
+            return hub.waited(wait)
         hub.credit -= hub.credit > 0
         if hub.checkpoints:
             await hub.cancel_shielded_checkpoint()

@@ -20,6 +20,7 @@ import inspect
 import logging
 import math
 import time
+from collections.abc import Generator
 from typing import Any, TypeVar
 
 import trio
@@ -54,6 +55,19 @@ class Ending:
         self._task = None
 
 
+class Ready:
+    """A poll that a task is to wait for."""
+
+    __slots__ = ("_hub", "op")
+
+    def __init__(self, hub: Hub, op: Operation[Any]) -> None:
+        self._hub, self.op = hub, op
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Wait."""
+        return self._hub.ended(self.op).__await__()
+
+
 class Hub(_hub.Hub, trio.abc.Instrument):
     """One run's engine."""
 
@@ -63,6 +77,7 @@ class Hub(_hub.Hub, trio.abc.Instrument):
     def __init__(self) -> None:
         super().__init__(_hub.open_for_loop())
         self._staged = False  # a turn is called for
+        self._leaving = False  # the run ends: this waits for whoever still waits
         self._token = trio.lowlevel.current_trio_token()
         self._fd = self.engine.fileno()
         self._scope = trio.CancelScope()  # of the wait for the ring's file; its deadline is the alarm
@@ -82,11 +97,13 @@ class Hub(_hub.Hub, trio.abc.Instrument):
         """See Hub."""
         await self._wait(op, abandon, deaf=False)
 
-    async def until_ready(self, file: Any, number: int, events: int) -> int:  # noqa: ARG002
+    def until_ready(self, file: Any, number: int, events: int) -> Ready:  # noqa: ARG002
         """See Hub."""
-        op = self.engine.poll(file, events)
-        await self._wait(op, False, deaf=False)
-        many: int = op.result()
+        return Ready(self, self.engine.poll(file, events))
+
+    def waited(self, wait: Ready) -> int:
+        """See Hub."""
+        many: int = wait.op.result()
         return many
 
     async def give_way(self) -> None:
@@ -150,7 +167,14 @@ class Hub(_hub.Hub, trio.abc.Instrument):
             self._set_alarm(time.monotonic() + _AGAIN)
         went = bool(self.waking) or self._scope.deadline < before
         self.step()
+        if self._leaving and not self._awaited():
+            self._scope.cancel()
+            went = True
         return went
+
+    def _awaited(self) -> bool:
+        """Whether a task waits for something."""
+        return any(op._awaited is not None for op in list(self.engine._ledger.flight.values()))
 
     def _set_alarm(self, when: float | None) -> None:
         """Have a turn made at a time: cancels that are to be sent again, deadlines."""
@@ -164,8 +188,9 @@ class Hub(_hub.Hub, trio.abc.Instrument):
             while True:
                 await self._watch_once()
         except trio.Cancelled:  # the main task has ended; other system tasks may be at their clean-up
+            self._leaving = True
             with trio.CancelScope(shield=True):
-                while any(op._awaited is not None for op in list(self.engine._ledger.flight.values())):
+                while self._awaited():
                     await self._watch_once()
             raise
         finally:
