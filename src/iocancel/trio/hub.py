@@ -80,6 +80,7 @@ class Hub(_hub.Hub, trio.abc.Instrument):
         self._leaving = False  # the run ends: this waits for whoever still waits
         self._token = trio.lowlevel.current_trio_token()
         self._fd = self.engine.fileno()
+        self._came: Any = getattr(self.engine._carrier, "came", None)
         self._scope = trio.CancelScope()  # of the wait for the ring's file; its deadline is the alarm
 
     def start(self) -> None:
@@ -155,6 +156,11 @@ class Hub(_hub.Hub, trio.abc.Instrument):
             if timeout and went:
                 self._token.run_sync_soon(_nothing, idempotent=True)
 
+    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002
+        """Take what has come: so who waited for it goes on in this pass, and not in the next."""
+        if self._came is not None and not self.closed and self._came():
+            self._turn()
+
     def _turn(self) -> bool:
         """A turn; whether tasks go on by it, or the alarm is another one."""
         self._staged = False
@@ -202,7 +208,10 @@ class Hub(_hub.Hub, trio.abc.Instrument):
         scope = self._scope
         try:
             with scope:
-                await trio.lowlevel.wait_readable(self._fd)
+                while not self._leaving or self._awaited():
+                    await trio.lowlevel.wait_readable(self._fd)
+                    if self._came is None or self._came():  # else `after_io_wait` has taken it
+                        self._turn()
         except trio.Cancelled:  # it is over before its alarm
             self._scope = trio.CancelScope(deadline=scope.deadline)
             raise
