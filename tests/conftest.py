@@ -46,6 +46,11 @@ collect_ignore = (
 )
 
 
+# A shell ignores Ctrl-C for what it runs in the background, and its children inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture
 def pipes() -> Iterator[Callable[[], tuple[int, int]]]:
     """Makes pipes; their ends may be closed by the test, with `os.close`, before its end."""
