@@ -50,7 +50,10 @@ def test_a_file_closed_before_the_turn_leaves_the_engine_whole(
         for _ in range(3):
             closed, other = socket.socketpair()
             task = asyncio.ensure_future(ours.recv(closed, 1))
-            loop.call_soon(closed.close)  # behind the task's first step, before the turn
+            if world.kind == "eager":  # it has made its first step
+                closed.close()
+            else:
+                loop.call_soon(closed.close)  # behind the task's first step, before the turn
             error = await raised(task)
             other.close()
             assert isinstance(error, OSError)
