@@ -283,9 +283,11 @@ class Leading(Core):
             if self._state in (CLOSED, FORKED):
                 raise self._gone()
             before = self._came + self._withdrawn
-            if self._watched and self._state is OPEN:
+            kept = -1
+            if self._watched and not self._collect and self._state is OPEN:
                 # What ends in any call on it is the loop's to hear of: its tasks wait for it. See `_left`.
                 self._collect = True
+                kept = len(self._ended)
             self._settle()
             self._expire()
             self._send()
@@ -299,6 +301,8 @@ class Leading(Core):
             self._settle()
             if self._again:  # those that have ended are the caller's alone
                 self._again = [op for op in self._again if op._state == IN_FLIGHT]
+            if kept >= 0:  # nobody waits for the others: they are collected when their caller lets them go
+                self._ended[kept:] = [op for op in self._ended[kept:] if op._awaited is not None]
         except BaseException as error:
             # What is left of it waits for the next one, and nothing else tells an event loop. But who sees
             # the system refuse has to wait a while: with a file that is readable at once it would spin.
