@@ -38,6 +38,7 @@ int ioc_push_many(struct ioc_ring *ring, const uint8_t *entry, unsigned n, const
 int ioc_cancel_many(struct ioc_ring *ring, const uint64_t *tokens, unsigned n, uint64_t mark, unsigned flags,
 		    struct ioc_out *out, unsigned *sent);
 int ioc_defuse(struct ioc_ring *ring);
+void ioc_identify(const uint8_t *entries, unsigned n, uint64_t *ids);
 int ioc_wake(struct ioc_ring *ring, uint64_t user_data);
 int64_t ioc_sq_ready(struct ioc_ring *ring);
 int64_t ioc_cq_ready(struct ioc_ring *ring);

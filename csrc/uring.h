@@ -313,6 +313,7 @@ int ioc_push_many(struct ioc_ring *r, const uint8_t *entry, unsigned n, const ui
 int ioc_cancel_many(struct ioc_ring *r, const uint64_t *tokens, unsigned n, uint64_t mark, unsigned flags,
 		    struct ioc_out *out, unsigned *sent);
 int ioc_defuse(struct ioc_ring *r);
+void ioc_identify(const uint8_t *entries, unsigned n, uint64_t *ids);
 int ioc_wake(struct ioc_ring *r, uint64_t user_data);
 int64_t ioc_sq_ready(struct ioc_ring *r);
 int64_t ioc_cq_ready(struct ioc_ring *r);

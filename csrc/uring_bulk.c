@@ -6,6 +6,7 @@
 #endif
 #include "uring_inside.h"
 #include <string.h>
+#include <sys/stat.h>
 
 int ioc_bare_add(struct ioc_ring *r, const uint64_t *user_data, unsigned n)
 {
@@ -213,4 +214,23 @@ int ioc_wake(struct ioc_ring *r, uint64_t user_data)
 	leave(r);
 	unlock(r);
 	return res;
+}
+
+/* ids[2i], ids[2i + 1]: device and inode of what entry i reads or writes, where it is a pipe or a socket: no
+ * two of these share a number while either lives, nor soon after. 0, 0 for all else: two eventfds, say, have
+ * the same inode. */
+void ioc_identify(const uint8_t *entries, unsigned n, uint64_t *ids)
+{
+	for (unsigned i = 0; i < n; i++) {
+		struct io_uring_sqe sqe;
+		struct stat st;
+
+		memcpy(&sqe, entries + i * sizeof(sqe), sizeof(sqe)); /* Python's bytes are aligned to nothing */
+		ids[2 * i] = ids[2 * i + 1] = 0;
+		if (sqe.fd >= 0 && !(sqe.flags & IOSQE_FIXED_FILE) && !fstat(sqe.fd, &st) &&
+		    (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode))) {
+			ids[2 * i] = st.st_dev;
+			ids[2 * i + 1] = st.st_ino;
+		}
+	}
 }

@@ -241,32 +241,6 @@ def test_other_threads_work_is_done_by_the_leader(uring: UringEngine, pipes: Any
     assert long.cancelled()
 
 
-def test_a_request_whose_thread_has_gone_fails_and_says_why(
-    uring: UringEngine, pipe: tuple[int, int]
-) -> None:
-    """The kernel cancels what a thread that ends has submitted (facts 5.7): nobody has asked for it."""
-    made: list[Any] = []
-
-    def submit() -> None:
-        made.append(uring.read(pipe[0], 8))
-        uring.submit()
-
-    thread = threading.Thread(target=submit)
-    thread.start()
-    thread.join()
-    os.write(pipe[1], b"kept")
-    [read] = made
-    if read.wait() is Outcome.COMPLETED:  # a kernel that lets it live on
-        assert read.result() == b"kept"
-        return
-    assert read.outcome is Outcome.FAILED
-    error = read.exception()
-    assert isinstance(error, OSError)
-    assert error.errno == errno.ECANCELED
-    assert "the thread that submitted it has ended" in str(error.strerror)
-    assert os.read(pipe[0], 8) == b"kept"
-
-
 def test_the_memory_of_a_closed_engine(pipe: tuple[int, int]) -> None:
     """Whatever ends an engine, nothing is written afterwards: the bytes are still in the pipe."""
     buffer = bytearray(8)

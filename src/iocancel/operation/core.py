@@ -221,7 +221,7 @@ class Core:
                     self._answer(token, res)
                 continue
             op = flight[token]
-            if flags or op._special or op._state != IN_FLIGHT:
+            if flags or op._special or op._state != IN_FLIGHT or (res < 0 and op._origin is not None):
                 self._one(op, res, flags, number)
                 continue
             op._res = res  # the plain case, which is nearly all of them
@@ -267,11 +267,26 @@ class Core:
         An item of a multishot operation, a zero-copy send's result or notification, one that somebody waits
         for; or one that was cut short in here before.
         """
+        if res < 0 and (op._state == PREPARED or number <= op._seen):
+            if op._state == PREPARED:  # given back, which was cut short
+                op._seen = number
+                if op not in list(self._staged):
+                    self._staged.append(op)
+            return
+        if flags & NOTIF and op._state == IN_FLIGHT:
+            res = op._res  # see below
         expires = op._expires
         late = expires is not None and op._state == IN_FLIGHT and res in op._kind.stopped
         if late and not op._why and time.monotonic() >= (expires or 0.0):
             op._why = DEADLINE  # the kernel's own timer was first; said before others see the ending
-        if not flags & MORE or flags & NOTIF:
+        undone = res in op._kind.stopped and op._state == IN_FLIGHT and not op._why
+        origin = op._origin if undone else None
+        if origin is not None and op._zero_copy and flags & MORE:
+            op._res = res  # it is not to be handed over again before its memory is let go of
+            return
+        if origin is not None and origin.again(op):
+            self._back(op, number)
+        elif not flags & MORE or flags & NOTIF:
             if op._items is not None and res >= 0:
                 self._item(op, res, flags, number)
             op._end(res)
@@ -284,6 +299,16 @@ class Core:
         else:
             self._item(op, res, flags, number)
             self._call_item_hooks(op)
+
+    def _back(self, op: Operation[Any], number: int) -> None:
+        """It is prepared again: nothing has become of it, and nobody hears of it."""
+        op._special = True  # so that this record, dealt with again, comes to `_one`
+        # A cancel that is asked for meanwhile withdraws it, be it here or where what is asked for is sent.
+        self._doubt = True
+        # In this order: what is staged can be in flight again when the same record is looked at once more.
+        op._state = PREPARED
+        op._seen = number
+        self._staged.append(op)
 
     def _call_item_hooks(self, op: Operation[Any]) -> None:
         while op._item_hooks:

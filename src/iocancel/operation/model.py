@@ -62,7 +62,7 @@ class Event(IntEnum):
     SUBMIT = 0
     """It is handed to the kernel."""
     UNTAKEN = 1
-    """The kernel did not take it after all; it stays prepared."""
+    """The kernel did not take it after all, or gave it back undone; it is prepared again."""
     WITHDRAW = 2
     """It ends without the kernel ever having seen it: cancelled before, or its file is gone."""
     MORE = 3

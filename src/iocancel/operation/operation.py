@@ -134,6 +134,7 @@ class Operation(Generic[T_co]):
         self._files: tuple[int, ...] = ()  # further files that it is on
         self._pins: Any = None
         self._entry: Any = None
+        self._origin: Any = None  # where it comes from, where its carrier may hand it over again
         self._expires: float | None = None  # time.monotonic() seconds
         self._items: Any = None  # what a multishot operation has brought: number -> (result, flags)
         self._buffer: Any = None  # one of our own, to read to

@@ -27,6 +27,7 @@ from iocancel._native import ffi, lib
 from iocancel.engines.uring import entries as _entries
 from iocancel.engines.uring import multishot
 from iocancel.engines.uring.ring import EngineRing, open_ring
+from iocancel.engines.uring.submitters import Origin, this_thread
 from iocancel.operation import ANSWER, OTHER, Operation, Reach
 from iocancel.operation.operation import CALLER
 from iocancel.uring.core import RECORD
@@ -34,7 +35,6 @@ from iocancel.uring.sqe import FEATURE_SINCE
 
 _ENTER_AGAIN = frozenset([-errno.EINTR, -errno.ETIME, -errno.EBUSY, -errno.EAGAIN])
 _WAKE = OTHER | 1
-_TIMER = OTHER | 1 << 60
 _POLLIN = 1
 _SOON = 0.001  # seconds until what the kernel did not take is given to it again
 _PATIENCE = 5.0  # seconds for what a worker is executing to end, once its deadline has passed
@@ -81,6 +81,7 @@ class UringCarrier:
     oldest_first = False
 
     def __init__(self, entries: int | None, pooled: bool = False) -> None:
+        self._pooled = pooled
         self._ring = open_ring(entries, pooled)
         wake = lib.ioc_wake_new(pooled)
         if wake == _NULL:
@@ -148,11 +149,17 @@ class UringCarrier:
             return
         self._prepare[op._kind.name](op, *args)
         if op._expires is not None:
-            _entries.link_timeout(op, _TIMER)
+            _entries.link_timeout(op)
 
     def batch(self, ops: Sequence[Operation[Any]]) -> UringBatch:
         """See Carrier."""
-        return UringBatch(ops, self._moved)
+        batch = UringBatch(ops, self._moved)
+        submitter = this_thread()
+        if submitter is not None and not self._pooled:  # whose verbs end before their calls do
+            origin = Origin(submitter, batch.raw)
+            for op in ops:
+                op._origin = origin
+        return batch
 
     def go(self, batch: Any, wait: bool, timeout: float | None) -> None:
         """See Carrier."""

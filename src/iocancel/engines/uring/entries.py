@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from iocancel._native import ffi, lib
-from iocancel.operation import Operation, Reach
+from iocancel.operation import OTHER, Operation, Reach
 from iocancel.operation.rooms import Room
 from iocancel.uring import MsgHdr, SockAddr, Sqe, memory
 from iocancel.uring.prep_recv import control_messages
@@ -42,7 +42,9 @@ _LITTLE = struct.pack("=I", 1) == b"\1\0\0\0"
 _CURRENT = (1 << 64) - 1  # the file's own position
 _TOO_FAR = 1 << 63
 _LINK = lib.IOSQE_IO_LINK
+_TIMER = OTHER | 1 << 60  # in the user_data of link timeouts
 _CMSG = struct.Struct("@Nii")
+_INT = struct.Struct("@i")
 _WORD = struct.calcsize("@N")
 _CLOEXEC_FDS = 0x40000000  # MSG_CMSG_CLOEXEC
 
@@ -68,16 +70,30 @@ def made(op: Operation[Any], sqe: Sqe) -> None:
     op._feature = sqe._feature
 
 
-def link_timeout(op: Operation[Any], mark: int) -> None:
+def link_timeout(op: Operation[Any]) -> None:
     """Puts a link timeout behind an operation's entry; the kernel copies its time when it is submitted."""
     sqe = Loose()
     sqe.prep_link_timeout(max(0.0, (op._expires or 0.0) - time.monotonic()))
     raw = sqe._bytes
-    raw[32:40] = (op._token | mark).to_bytes(8, memory._ENDIAN)
+    raw[32:40] = (op._token | _TIMER).to_bytes(8, memory._ENDIAN)
     head = bytearray(op._entry)
     head[1] |= _LINK
     op._entry = bytes(head + raw)
     op._pins = (op._pins, sqe._pins)
+
+
+def renew(op: Operation[Any], same: Any) -> None:
+    """Makes what the kernel has given back ready to be handed over again, on a duplicate of its fd."""
+    raw = bytearray(op._entry[:64])
+    raw[1] &= ~_LINK
+    if same is not None:
+        raw[4:8] = _INT.pack(same[0])
+        # What was given to it is kept, and no longer asked for its number: it may be closed by now.
+        op._pins = (op._pins, op._file, same)
+        op._file = None
+    op._entry = bytes(raw)
+    if op._expires is not None:
+        link_timeout(op)
 
 
 # The hot ones
