@@ -274,20 +274,19 @@ def test_a_position_that_a_cancelled_read_has_moved_is_found(
 
 def test_a_cancel_that_is_swallowed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio_hub.Ending, "result", lambda self: None)
-    monkeypatch.setattr(asyncio_awaited.Awaited, "result", lambda self: self._res)
+    monkeypatch.setattr(asyncio_hub.Hub, "gone", lambda self, message: asyncio_awaited._go_on)
     said = told("asyncio")
     assert "was cancelled while it waited" in said or "nobody has asked for it" in said
 
 
 def test_a_cancel_that_nobody_asked_for_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, lies = asyncio_awaited.Awaited.result, now_and_then(10)
+    lies = now_and_then(10)
 
-    def result(self: Any) -> Any:
+    def result() -> None:
         if lies():
             raise asyncio.CancelledError
-        return real(self)
 
-    monkeypatch.setattr(asyncio_awaited.Awaited, "result", result)
+    monkeypatch.setattr(asyncio_awaited, "_go_on", result)
     assert "nobody has cancelled its task" in told("asyncio")
 
 

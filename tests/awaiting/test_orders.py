@@ -5,6 +5,7 @@ Each order is forced, 300 times, for each thing that consumes in the kernel.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 import select
@@ -50,35 +51,35 @@ def the_cancel_is_sent_and_it_comes(world: World, task: Task, come: Callable[[],
     come()
 
 
-class Case:
+class Case(abc.ABC):
     """Something that brings one thing after the other."""
 
     def __init__(self, world: World, stack: contextlib.AsyncExitStack) -> None:
         self.world, self.stack = world, stack
 
+    @abc.abstractmethod
     async def begin(self) -> None:
         """Make it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def take(self) -> Any:
         """Wait for the next thing."""
-        raise NotImplementedError
 
     async def waits(self) -> None:
         """Wait until `take` does."""
         await self.world.in_flight()
 
+    @abc.abstractmethod
     def come(self) -> None:
         """Have the next thing come."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def came_late(self) -> bool:
         """Whether it came all the same to the task that was cancelled, and is kept."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def right(self, found: Any) -> bool:
         """Whether it is that one."""
-        raise NotImplementedError
 
 
 class Received(Case):

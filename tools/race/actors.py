@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import errno
 import itertools
@@ -102,7 +103,7 @@ class Words:
         )
 
 
-class Actor:
+class Actor(abc.ABC):
     """One file (or pair of files), and the operations on it."""
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -122,9 +123,9 @@ class Actor:
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.number}"
 
+    @abc.abstractmethod
     def arm(self, hand: Hand) -> None:
         """Make an operation."""
-        raise NotImplementedError
 
     def before(self, hand: Hand, track: Track) -> bool:
         """Whether an operation has ended, and what it brought is known: the next one comes behind it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import errno
 import itertools
@@ -25,7 +26,7 @@ _WORDS = (1, 1, 2, 4, 8, 32, 128)
 _SLOT = 512  # bytes
 
 
-class File:
+class File(abc.ABC):
     """A file, and the verbs for it."""
 
     needs: tuple[str, ...] = ()
@@ -39,9 +40,9 @@ class File:
         """Whether the loop's engine has what it takes."""
         return all(game.hub.engine.supports(verb) for verb in cls.needs)
 
+    @abc.abstractmethod
     async def play(self, strand: Strand) -> bool:
         """One verb; False where its turn is another task's."""
-        raise NotImplementedError
 
     async def finish(self) -> None:
         """All tasks have ended: account for everything."""
@@ -50,7 +51,7 @@ class File:
         """Close it."""
 
 
-class Bytes(File):
+class Bytes(File, abc.ABC):
     """Something that bytes go through."""
 
     account: lanes.Account
@@ -68,13 +69,13 @@ class Bytes(File):
                 turn.release()
         return True
 
+    @abc.abstractmethod
     async def get(self, strand: Strand) -> None:
         """One read."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def put(self, strand: Strand) -> None:
         """One write."""
-        raise NotImplementedError
 
     def size(self, strand: Strand) -> int:
         """Bytes to read."""

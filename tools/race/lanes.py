@@ -5,6 +5,7 @@ A thread uses a file by one blocking verb at a time (see threads.py), and tells 
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import io
 import itertools
@@ -95,15 +96,15 @@ class Account:
         )
 
 
-class File:
+class File(abc.ABC):
     """A file, and the verbs for it. Each returns what is done with its value, under the same locks."""
 
     def __init__(self, game: Game, name: str) -> None:
         self.game, self.name = game, name
 
+    @abc.abstractmethod
     def use(self, worker: Worker) -> None:
         """One verb, or none where its turn is another thread's."""
-        raise NotImplementedError
 
     def verify(self) -> None:
         """All threads have ended: account for everything."""
@@ -112,7 +113,7 @@ class File:
         """Close it."""
 
 
-class Bytes(File):
+class Bytes(File, abc.ABC):
     """Something that bytes go through."""
 
     take: int
@@ -136,13 +137,13 @@ class Bytes(File):
             if account.ordered:
                 turn.release()
 
+    @abc.abstractmethod
     def read(self, worker: Worker) -> None:
         """One read."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def write(self, worker: Worker) -> None:
         """One write."""
-        raise NotImplementedError
 
     def size(self, worker: Worker) -> int:
         """Bytes to read."""

@@ -83,8 +83,9 @@ class Closable:
     async def _checkpoint(self) -> None:
         """Where the loop wants one."""
 
-    def _pending(self) -> list[Operation[Any]]:
-        raise NotImplementedError
+    if TYPE_CHECKING:  # who is built on this has it
+
+        def _pending(self) -> list[Operation[Any]]: ...
 
     def _close_files(self) -> None:
         while self._closers:

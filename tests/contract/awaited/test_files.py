@@ -6,6 +6,7 @@ which a worker of the kernel's may have in hand when the cancel comes.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import ctypes
 import os
@@ -30,7 +31,7 @@ _CLOCK_MONOTONIC = 1
 _IN_CREATE = 0x100
 
 
-class Kind:
+class Kind(abc.ABC):
     """A file that has nothing to be read, until `ready`."""
 
     fd = -1
@@ -44,11 +45,11 @@ class Kind:
         self.stack.callback(os.close, fd)
         return fd
 
-    def set(self) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def set(self) -> None: ...
 
-    def ready(self) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def ready(self) -> None: ...
 
     def right(self, value: bytes) -> bool:
         return value == WORD
