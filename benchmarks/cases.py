@@ -267,6 +267,17 @@ def _awaited_reads() -> Case:
             )
             for name, (work, text) in ours.items()
             for against, base in others.items()
+        )
+        + (
+            # What is left for any verb that suspends: the loop's own way, and the system call.
+            Row(
+                "no verb at all",
+                f"{about}: asyncio.sleep(0), then os.pread",
+                4096,
+                others["caio"],
+                Job("asyncio", "reads-bare", 1),
+                against="caio",
+            ),
         ),
         share=4,
     )

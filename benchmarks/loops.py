@@ -50,7 +50,14 @@ def of_loop(loop: Any) -> Verbs:
     def reader(fd: int) -> Read:
         return partial(loop.run_in_executor, None, os.pread, fd, BLOCK)
 
-    return Verbs(loop.sock_recv, {"echo": end}, {"reads": reader})
+    def bare(fd: int) -> Read:
+        async def read(offset: int) -> bytes:
+            await asyncio.sleep(0)
+            return os.pread(fd, BLOCK, offset)
+
+        return read
+
+    return Verbs(loop.sock_recv, {"echo": end}, {"reads": reader, "reads-bare": bare})
 
 
 def ours() -> Verbs:
