@@ -17,8 +17,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from iocancel.operation.leading import Leading
 from iocancel.operation.ledger import by_age
+from iocancel.operation.looping import Looping
 from iocancel.operation.operation import (
     CALLER,
     IN_FLIGHT,
@@ -32,7 +32,7 @@ BATCH = 1024
 _LONGEST_PAUSE = 0.1
 
 
-class Cancelling(Leading):
+class Cancelling(Looping):
     """Asking for cancels, and sending them."""
 
     def cancel(self, ops: Iterable[Operation[Any]]) -> int:
