@@ -104,6 +104,14 @@ def _cancel_all(*many: tuple[int, int]) -> Case:
     return Case("cancel-all", tuple(rows), share=8)
 
 
+def _traced(pending: int) -> Case:
+    """What `iocancel trace` costs those whose cancels it shows."""
+    jobs = Job("engine", f"cancel-all-{pending}", 1), Job("engine", f"cancel-all-{pending}-traced", 1)
+    about = f"engine.cancel_all() of {pending:,} polls while the kernel records it for `iocancel trace`"
+    row = Row("traced", about, pending, *jobs, against="not traced")
+    return Case("traced", (row,), share=2)
+
+
 def _instead_of_any_all(pending: int, share: int, target: float | None = None) -> Case:
     name = f"instead-{pending}"
     about = f"engine.cancel_all() of {pending:,} polls, against one ANY|ALL in C"
@@ -305,6 +313,7 @@ _CASES = (
     _everything(64, 10),
     _everything(1024, 2),
     _everything(4096, 1),
+    _traced(1024),
     _cancel_all((64, 20), (1024, 3), (4096, 1), (16384, 1), (60000, 1)),
     _instead_of_any_all(1024, 5),
     _instead_of_any_all(4096, 20),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import re
 import select
+from typing import Any
 
 import iocancel
 from benchmarks.works import AT_ONCE, BLOCK, OFFSETS, READS, Work, cached_file, serve
 from iocancel.engines.uring import UringEngine
 from iocancel.operation import Operation, Outcome
+from iocancel.trace.tracefs import Instance, TracingUnavailable
+from iocancel.trace.tracer import BUFFER, events
 
-PENDING = re.compile(r"cancel-all-(\d+)")
+PENDING = re.compile(r"cancel-all-(\d+)(-traced)?")
 
 
 def cancel_all(engine: UringEngine, fd: int, pending: int) -> Work:
@@ -75,6 +78,33 @@ def reads(engine: UringEngine, fd: int) -> dict[str, Work]:
     return {"read": Work(own, wanted), "read-into": Work(given, wanted), "reap": Work(as_they_come, wanted)}
 
 
+class Traced:
+    """The same work while the kernel records each cancel, as for `iocancel trace`; nobody reads it then."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._instance: Any = None
+
+    def _prepare(self) -> None:
+        self._work.prepare()
+        try:
+            self._instance = Instance([*events("uring"), *events("libaio")], BUFFER).__enter__()
+        except TracingUnavailable as error:
+            raise SystemExit(str(error)) from None
+
+    def _counted(self) -> tuple[int, int]:
+        batch = self._instance.finish()
+        self._instance.close()
+        assert self._work.counted is not None
+        if batch.lost or not batch.records:
+            raise SystemExit(f"{len(batch.records)} events were recorded, {batch.lost} lost")
+        return self._work.counted()
+
+    def work(self) -> Work:
+        """It."""
+        return self._work._replace(prepare=self._prepare, counted=self._counted)
+
+
 class Works(dict[str, Work]):
     """Works; those with a number of pending requests are made when they are asked for."""
 
@@ -86,7 +116,8 @@ class Works(dict[str, Work]):
         found = PENDING.fullmatch(name)
         if found is None:
             raise KeyError(name)
-        self[name] = work = cancel_all(self._engine, self._blocked, int(found[1]))
+        work = cancel_all(self._engine, self._blocked, int(found[1]))
+        self[name] = work = Traced(work).work() if found[2] else work
         return work
 
 

@@ -20,8 +20,10 @@ from iocancel.doctor.report import Finding, Report
 from iocancel.doctor.show import Painter, table, width_of
 from iocancel.doctor.text import as_text
 from iocancel.operation import VERBS
+from iocancel.trace.tracefs import Instance, TracingUnavailable
+from iocancel.trace.tracer import events
 
-from .support import refuse
+from .support import BOUND, refuse
 
 
 @pytest.fixture(scope="module")
@@ -339,3 +341,32 @@ def test_it_is_quick(report: doctor.Report) -> None:
     start = time.monotonic()
     doctor.examine()
     assert time.monotonic() - start < 10
+
+
+def test_tracing(report: doctor.Report) -> None:
+    """Whether it is possible is what trying it says, and what would help."""
+    finding = report.find("io_uring", "iocancel trace")
+    assert finding is not None
+    try:
+        with Instance(events("uring"), 4096):
+            possible, why = True, ""
+    except TracingUnavailable as error:
+        possible, why = False, error.remedy
+    assert (finding.works, finding.remedy) == (possible, why)
+    assert report.works("libaio", "iocancel trace") == possible
+    assert not report.works("posix_aio", "iocancel trace"), "its cancels never reach a kernel"
+
+
+def test_tracing_without_tracefs() -> None:
+    gone = 'umount -l -a -t tracefs; umount -l -a -t debugfs; exec "$@"'
+    program = """if True:
+        from iocancel import doctor
+        print(*doctor.examine(["io_uring"]).find("io_uring", "iocancel trace").as_dict().values())
+    """
+    command = ["unshare", "--mount", "sh", "-c", gone, "sh", sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=BOUND, check=False)
+    if done.returncode and os.geteuid():
+        pytest.skip("it takes root to unmount")
+    assert done.returncode == 0, done.stderr
+    assert "False tracefs is not mounted" in done.stdout
+    assert "mount -t tracefs" in done.stdout

@@ -1,4 +1,4 @@
-"""The command: `iocancel doctor`, `iocancel demo`; `python -m iocancel` is the same."""
+"""The command: `iocancel doctor`, `demo` and `trace`; `python -m iocancel` is the same."""
 
 from __future__ import annotations
 
@@ -23,19 +23,28 @@ _COMMANDS = {
         "start real requests on all three systems, cancel them, and show what became of each",
         "Exit status: 0 when something could be tried and all of it came out as it must, 1 otherwise.",
     ),
+    "trace": (
+        "show every cancel of I/O that any process asks for, as it happens, and how it came out (as root)",
+        "It ends with its duration, with the command, or by Ctrl-C. Exit status: 0, the command's own, or 2.",
+    ),
 }
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="iocancel",
-        description="Kernel I/O that can be cancelled: what this machine allows, and a demonstration.",
+        description="Kernel I/O that can be cancelled: what this machine allows, a demonstration, a view of "
+        "all that is cancelled.",
     )
     parser.add_argument("--version", action="version", version=f"iocancel {iocancel.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (text, status) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"{name}: {text}.", epilog=status)
         command.add_argument("--json", action="store_true", help="print JSON and no tables")
+        if name == "trace":
+            from iocancel.trace import command as tracing
+
+            tracing.add_arguments(command)
     return parser
 
 
@@ -46,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: its arguments; those of the process when None.
 
     Returns:
-        The exit status: 0 or 1, as each command says; 1 when the output could not be written; 130 after
+        The exit status: as each command says; 1 when the output could not be written; 130 after
         Ctrl-C.
 
     Raises:
@@ -56,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # Where there is no standard output at all (`>&-`), the exit status is the answer.
         with contextlib.nullcontext(sys.stdout) if sys.stdout else open(os.devnull, "w") as out:
-            status = _run(options.command, options.json, out)
+            status = _run(options, out)
             out.flush()
     except BrokenPipeError:
         _forget_output()  # whoever read it has gone, as after `iocancel doctor | head`
@@ -70,14 +79,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _run(command: str, as_json: bool, out: TextIO) -> int:
-    if command == "doctor":
+def _run(options: argparse.Namespace, out: TextIO) -> int:
+    if options.command == "doctor":
         from iocancel import doctor
 
-        return doctor.main(as_json, out)
+        return doctor.main(options.json, out)
+    if options.command == "trace":
+        from iocancel.trace import command
+
+        return command.main(options, out)
     from iocancel import demo
 
-    return demo.main(as_json, out)
+    return demo.main(options.json, out)
 
 
 def _forget_output() -> None:

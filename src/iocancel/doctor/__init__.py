@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterable
 from typing import TextIO, get_args
 
-from iocancel.doctor import machine, mechanisms, others, rings, streams, verbs, waits
+from iocancel.doctor import machine, mechanisms, others, rings, streams, tracing, verbs, waits
 from iocancel.doctor.live import Live
 from iocancel.doctor.report import Finding, Reach, Report, System, all_found, found
 from iocancel.doctor.show import Painter, width_of
@@ -56,6 +56,7 @@ def examine(systems: Iterable[System] = ("io_uring", "libaio", "posix_aio")) -> 
     for system, look in (("io_uring", _uring), ("libaio", _libaio), ("posix_aio", _posix_aio)):
         if system in wanted:
             findings += look()
+            findings.append(tracing.found_out(system))
     return Report(machine.describe(), tuple(findings))
 
 

@@ -1,0 +1,489 @@
+"""Puts together what belongs together: a cancel's request, its answer, and what it ended.
+
+What the kernel's events allow (docs/kernel-facts.md, "Tracing"):
+
+- A request is known by its ring and the kernel's own address of it, which is used again for later ones: so
+  all is taken strictly in the order of time. Linux 5.10 does not tell it of endings; its user_data has to do.
+- A cancel runs in the call that submits it. A target that waits by a poll is handed to its task then and
+  there, which the kernel tells (`io_uring_task_add`), in the same thread before anything else is submitted:
+  that target is *seen*. So is one that 5.10 completes within those lines, and what a link timeout is behind.
+- What a worker or a timer had ends without such a line. Where just one cancel is left that can have ended it,
+  by its ring, its time, its kind and its answer, that is the one; else nobody knows, and it is a
+  candidate of each, and a stray.
+- A cancel that was told to keep silent about success (IOSQE_CQE_SKIP_SUCCESS) has succeeded when the call
+  that submitted it returns, or when its address is used again, and no answer has come.
+- An answer of 0 to a cancel of all means "none", and to any other "one": which it was is not told.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from iocancel.trace.events import (
+    ASYNC_CANCEL,
+    IO_CANCEL,
+    LINK_TIMEOUT,
+    POLL_REMOVE,
+    STOPPED,
+    SYNC_CANCEL,
+    TIMEOUT_REMOVE,
+    Cancel,
+    Target,
+)
+from iocancel.uring.flags import CqeFlags, SqeFlags
+from iocancel.uring.opcodes import Opcode
+
+_MECHANISMS = {
+    int(Opcode.ASYNC_CANCEL): ASYNC_CANCEL,
+    int(Opcode.TIMEOUT_REMOVE): TIMEOUT_REMOVE,
+    int(Opcode.POLL_REMOVE): POLL_REMOVE,
+    int(Opcode.LINK_TIMEOUT): LINK_TIMEOUT,
+}
+# What these can end, and nothing else.
+_ONLY = {TIMEOUT_REMOVE: int(Opcode.TIMEOUT), POLL_REMOVE: int(Opcode.POLL_ADD)}
+_SYNC_CANCEL = 24  # IORING_REGISTER_SYNC_CANCEL
+_USE_REGISTERED_RING = 1 << 31
+_SILENT = int(SqeFlags.CQE_SKIP_SUCCESS)
+_ASYNC = int(SqeFlags.ASYNC)
+_MORE = int(CqeFlags.MORE)
+_ETIME, _ECANCELED = -errno.ETIME, -errno.ECANCELED
+_RUNNING = frozenset([-errno.EALREADY, -errno.EBUSY, -errno.ETIME])  # found; ETIME: a synchronous one's bound
+_VERDICTS = {-errno.ENOENT: "not found", -errno.ECANCELED: "not run", **dict.fromkeys(_RUNNING, "too late")}
+# EINPROGRESS is io_cancel's success since 3.10.
+_AIO_VERDICTS: dict[int | None, str] = {
+    -errno.EINPROGRESS: "cancelled",
+    0: "cancelled",
+    -errno.EINVAL: "not found",
+    -errno.EAGAIN: "too late",
+}
+LINGER = 1_000_000_000
+"""For how many ns a cancel that was accepted waits for the ending of what it found."""
+
+
+class Request:
+    """One of io_uring's, in flight."""
+
+    __slots__ = ("by", "nobodys", "older", "opcode", "own", "tid", "time", "timeout", "user_data")
+
+    def __init__(self, time: int, tid: int, opcode: int, user_data: int) -> None:
+        self.time = time
+        self.tid = tid  # who has submitted it
+        self.opcode = opcode
+        self.user_data = user_data
+        self.own: Pending | None = None  # what it is, where it is a cancel itself
+        self.by: Pending | None = None  # the cancel that was seen to hit it
+        self.nobodys = False  # it is to end since what it was linked to has failed
+        self.timeout: Pending | None = None  # the link timeout behind it
+        self.older: Request | None = None  # of the same user_data, where that is all there is to tell them
+
+
+class Ring:
+    """What is in flight on one."""
+
+    __slots__ = ("fd", "live", "open")
+
+    def __init__(self, fd: int | None) -> None:
+        self.fd = fd
+        self.live: dict[int, Request] = {}
+        # Its cancels that may still end something. A dict, since they leave it in any order.
+        self.open: dict[Pending, None] = {}
+
+
+class Pending:
+    """A cancel whose event is not complete."""
+
+    __slots__ = (
+        "answered",
+        "candidates",
+        "fields",
+        "hit",
+        "mechanism",
+        "out",
+        "result",
+        "ring",
+        "silent",
+        "targets",
+        "time",
+    )
+
+    def __init__(self, time: int, mechanism: str, ring: Ring | None, fields: dict[str, Any]) -> None:
+        self.time = time
+        self.mechanism = mechanism
+        self.ring = ring
+        self.fields = fields
+        self.result: int | None = None
+        self.answered: int | None = None
+        self.silent = False
+        self.out = False  # told already
+        self.hit = 0  # requests that it was seen to hit, and that have not ended
+        self.targets: list[Target] = []
+        self.candidates: list[Target] = []  # what it, or another one, has ended
+
+    def wants(self, request: Request | None) -> bool:
+        """Whether it may be what has ended this, though it was not seen to."""
+        only = _ONLY.get(self.mechanism)
+        if request is not None and (
+            self.time < request.time or (only is not None and request.opcode != only)
+        ):
+            return False
+        found = len(self.targets) + self.hit
+        if self.result is None or self.result in _RUNNING:
+            return not found
+        return self.result >= 0 and found < max(1, self.result)
+
+    def whole(self) -> bool:
+        """Whether nothing more is to come."""
+        result = self.result
+        if result is None or self.hit:
+            return False
+        if result in _RUNNING:
+            return bool(self.targets)
+        return result < 0 or len(self.targets) >= max(1, result)
+
+    def verdict(self) -> str:
+        """See `Cancel`."""
+        result = self.result
+        if self.mechanism == IO_CANCEL:
+            return _AIO_VERDICTS.get(result, "unknown" if result is None else "rejected")
+        if result is None:
+            return "cancelled" if self.targets else "unknown"
+        if result >= 0:
+            return "cancelled" if self.targets or self.candidates or result else "accepted"
+        if self.mechanism == LINK_TIMEOUT and result == _ETIME:
+            return "cancelled"
+        return _VERDICTS.get(result, "rejected")
+
+
+class Joiner:
+    """Takes the kernel's events in the order of time; gives whole ones.
+
+    Args:
+        emit: called with each `Cancel` when nothing more is to be known about it.
+        who: what returns (process, its name) for a thread's number, as well as can be known.
+        stray: called with the number of a thread one of whose requests has ended as cancelled by nothing that
+            was seen: its ring was closed, its thread ended, or one of several cancels may have been it.
+    """
+
+    def __init__(
+        self,
+        emit: Callable[[Cancel], object],
+        who: Callable[[int], tuple[int, str]],
+        stray: Callable[[int], object],
+    ) -> None:
+        self._emit, self._who, self._stray = emit, who, stray
+        self._rings: dict[int, Ring] = {}
+        self._inline: dict[int, Pending] = {}  # by thread: the cancel that it executes right now
+        self._silent: dict[int, list[Pending]] = {}  # by thread: those whose silence means success
+        self._calls: dict[int, Pending] = {}  # by thread: the system call that is a cancel
+        self._pending: deque[tuple[int, Pending]] = deque()  # with the time until which they may wait
+        self._addresses: dict[int, Request] = {}  # by address, where rings have them by user_data
+
+    # io_uring
+
+    def create(self, ctx: int, fd: int) -> None:
+        """io_uring_create: a new ring, perhaps where another one was."""
+        self._rings[ctx] = Ring(fd)
+
+    def submit(
+        self,
+        time: int,
+        tid: int,
+        ctx: int,
+        req: int | None,
+        user_data: int,
+        opcode: int,
+        flags: int,
+        address: int = 0,
+    ) -> None:
+        """io_uring_submit_req (io_uring_submit_sqe before Linux 6.3).
+
+        `req` is None where the endings do not tell it; then `address` is what links are told by.
+        """
+        self._inline.pop(tid, None)
+        ring = self._ring(ctx)
+        request = Request(time, tid, opcode, user_data)
+        key = user_data if req is None else req
+        old = ring.live.get(key)
+        if old is not None:
+            if req is None:
+                request.older = old
+            elif old.own is not None and old.own.silent:
+                self._answer(old.own, time, 0)  # its place is used again, and it has not said that it failed
+        ring.live[key] = request
+        if req is None:
+            self._addresses[address] = request
+        mechanism = _MECHANISMS.get(opcode)
+        if mechanism is None:
+            return
+        request.own = pending = self._begin(time, tid, mechanism, ctx, user_data)
+        if mechanism == LINK_TIMEOUT:
+            return  # nothing is cancelled before it fires
+        self._wait(pending)
+        ring.open[pending] = None
+        pending.silent = bool(flags & _SILENT)
+        if not flags & _ASYNC:
+            self._inline[tid] = pending
+            if pending.silent:
+                self._silent.setdefault(tid, []).append(pending)
+
+    def link(self, ctx: int, req: int, target: int) -> None:
+        """io_uring_link: `req` was put behind `target`."""
+        live = self._addresses or self._ring(ctx).live
+        request, head = live.get(req), live.get(target)
+        if request is not None and head is not None and request.opcode == Opcode.LINK_TIMEOUT:
+            head.timeout = request.own
+            if request.own is not None:
+                request.own.hit = 1
+
+    def fail_link(self, ctx: int | None, link: int) -> None:
+        """io_uring_fail_link: what it was linked to has failed, so its end is nobody's cancel."""
+        live = self._addresses if ctx is None else self._ring(ctx).live
+        request = live.get(link)
+        if request is not None:
+            request.nobodys = True
+
+    def task_add(
+        self, tid: int, interrupted: bool, ctx: int, req: int | None, user_data: int, mask: int
+    ) -> None:
+        """io_uring_task_add: a request that waited by a poll is handed to its task."""
+        pending = self._inline.get(tid) or self._calls.get(tid)
+        if pending is None or interrupted or mask:
+            return  # it was woken by what it waited for
+        ring = self._ring(ctx)
+        request = ring.live.get(user_data if req is None else req)
+        if request is None:  # submitted before the tracing began
+            request = ring.live[user_data if req is None else req] = Request(0, tid, -1, user_data)
+        if request.by is None and request.own is not pending:
+            self._place(pending, ctx, ring)
+            request.by = pending
+            pending.hit += 1
+
+    def complete(
+        self, time: int, tid: int, ctx: int, req: int | None, user_data: int, res: int, cflags: int
+    ) -> None:
+        """io_uring_complete."""
+        if cflags & _MORE and res >= 0:
+            return
+        ring = self._ring(ctx)
+        key = user_data if req is None else req
+        request = ring.live.pop(key, None)
+        if request is not None and request.older is not None:
+            ring.live[key] = request.older
+            if request.own is not None and res in STOPPED:  # a cancel does not end so: it is the older one
+                request, ring.live[key] = request.older, request
+                if request.older is not None:
+                    ring.live[key].older = request.older
+                else:
+                    ring.live[key].older = None
+        if request is not None and request.own is not None:
+            self._own(request.own, time, tid, res)
+            return
+        if request is not None and request.timeout is not None:
+            self._head(request.timeout, request, time, res)
+            if request.timeout.targets:
+                return
+        by = request.by if request is not None else None
+        opcode = None if request is None or request.opcode < 0 else request.opcode
+        if by is None and res in STOPPED and not (request is not None and request.nobodys):
+            by = self._who_ended(request, ring, tid, req, Target(user_data, opcode, res, None, False))
+        if by is None:
+            return
+        seen = request is not None and request.by is by
+        if seen:
+            by.hit -= 1
+        by.targets.append(Target(user_data, opcode, res, time - by.time, seen))
+        self._look(by)
+
+    def _who_ended(
+        self, request: Request | None, ring: Ring, tid: int, req: int | None, target: Target
+    ) -> Pending | None:
+        """What has cancelled a request that was not seen to be."""
+        inline = self._inline.get(tid)
+        if req is None and inline is not None and inline.ring is ring and inline.result is None:
+            if request is not None:
+                request.by = inline
+                inline.hit += 1
+            return inline  # Linux 5.10 completes the target within the cancel
+        found = [each for each in ring.open if each.wants(request)]
+        found += [each for each in self._calls.values() if each.ring is None and each.wants(request)]
+        if len(found) == 1:
+            return found[0]
+        for each in found:
+            each.candidates.append(target)
+        self._stray(tid if request is None else request.tid)
+        return None
+
+    def _own(self, pending: Pending, time: int, tid: int, res: int) -> None:
+        """A cancel's own completion."""
+        if pending.mechanism == LINK_TIMEOUT:
+            if res == _ECANCELED:
+                pending.out = True  # what it was behind ended in time
+                return
+            pending.result = res
+            if pending.ring is not None and not pending.targets:
+                pending.time = time
+            self._wait(pending)
+            self._look(pending)
+            return
+        if self._inline.get(tid) is pending:
+            del self._inline[tid]
+        self._answer(pending, time, res)
+
+    def _head(self, pending: Pending, request: Request, time: int, res: int) -> None:
+        """What a link timeout is behind has ended."""
+        pending.hit = 0
+        if res in STOPPED:
+            pending.time = min(pending.time, time) if pending.result is not None else time
+            pending.targets.append(Target(request.user_data, request.opcode, res, None, True))
+        self._look(pending)
+
+    def failed(
+        self,
+        time: int,
+        tid: int,
+        ctx: int,
+        req: int,
+        user_data: int,
+        opcode: int,
+        addr: int,
+        op_flags: int,
+        error: int,
+    ) -> None:
+        """io_uring_req_failed: the request itself was wrong; it was never submitted."""
+        self._ring(ctx).live.pop(req, None)
+        mechanism = _MECHANISMS.get(opcode)
+        if mechanism is None:
+            return
+        pending = self._begin(time, tid, mechanism, ctx, user_data)
+        pending.fields.update(key=addr, flags=op_flags)
+        self._answer(pending, None, error)
+
+    def exit_enter(self, tid: int) -> None:
+        """sys_exit_io_uring_enter: what a cancel has to say about its failure has been said."""
+        self._inline.pop(tid, None)
+        for pending in self._silent.pop(tid, ()):
+            if pending.result is None:
+                self._answer(pending, None, 0)
+
+    def enter_register(self, time: int, tid: int, fd: int, opcode: int) -> None:
+        """sys_enter_io_uring_register."""
+        if opcode & ~_USE_REGISTERED_RING != _SYNC_CANCEL:
+            return
+        number = None if opcode & _USE_REGISTERED_RING else fd
+        self._calls[tid] = pending = self._called(time, tid, SYNC_CANCEL, "uring", ring_fd=number)
+        self._wait(pending)
+
+    def register(self, time: int, tid: int, ctx: int, opcode: int, ret: int) -> None:
+        """io_uring_register: the call's result, and on which ring."""
+        if opcode & ~_USE_REGISTERED_RING != _SYNC_CANCEL:
+            return
+        pending = self._calls.pop(tid, None)
+        if pending is None:  # the system call's own events are not there
+            pending = self._called(time, tid, SYNC_CANCEL, "uring")
+            self._wait(pending)
+        self._place(pending, ctx, self._ring(ctx))
+        self._answer(pending, time, ret)
+
+    def exit_register(self, time: int, tid: int, ret: int) -> None:
+        """sys_exit_io_uring_register: where it did not get as far as a ring."""
+        pending = self._calls.pop(tid, None)
+        if pending is not None:
+            self._answer(pending, time, ret)
+
+    # Linux AIO
+
+    def enter_io_cancel(self, time: int, tid: int, ctx_id: int, iocb: int, result: int) -> None:
+        """sys_enter_io_cancel."""
+        self._calls[tid] = pending = self._called(
+            time, tid, IO_CANCEL, "libaio", ctx_id=ctx_id, iocb=iocb, result_to=result
+        )
+        self._wait(pending)
+
+    def exit_io_cancel(self, time: int, tid: int, ret: int) -> None:
+        """sys_exit_io_cancel. No event tells of the target's ending."""
+        pending = self._calls.pop(tid, None)
+        if pending is not None:
+            pending.answered, pending.result = time, ret
+            self._out(pending)
+
+    # What they share
+
+    def _ring(self, ctx: int) -> Ring:
+        ring = self._rings.get(ctx)
+        if ring is None:
+            ring = self._rings[ctx] = Ring(None)
+        return ring
+
+    def _begin(self, time: int, tid: int, mechanism: str, ctx: int, user_data: int) -> Pending:
+        ring = self._ring(ctx)
+        pending = self._called(time, tid, mechanism, "uring", user_data=user_data, ring=ctx, ring_fd=ring.fd)
+        pending.ring = ring
+        return pending
+
+    def _called(self, time: int, tid: int, mechanism: str, system: str, **more: Any) -> Pending:
+        pid, comm = self._who(tid)
+        return Pending(
+            time, mechanism, None, {"pid": pid, "tid": tid, "comm": comm, "system": system, **more}
+        )
+
+    def _place(self, pending: Pending, ctx: int, ring: Ring) -> None:
+        """Its ring is known."""
+        if pending.ring is None:
+            pending.ring = ring
+            pending.fields["ring"] = ctx
+            if pending.fields.get("ring_fd") is None:
+                pending.fields["ring_fd"] = ring.fd
+            ring.open[pending] = None
+
+    def _wait(self, pending: Pending) -> None:
+        self._pending.append((pending.time + LINGER, pending))
+
+    def _answer(self, pending: Pending, time: int | None, res: int) -> None:
+        pending.result, pending.answered, pending.silent = res, time, False
+        self._look(pending)
+
+    def _look(self, pending: Pending) -> None:
+        if pending.whole():
+            self._out(pending)
+
+    def _out(self, pending: Pending) -> None:
+        if pending.out:
+            return
+        pending.out = True
+        if pending.ring is not None:
+            pending.ring.open.pop(pending, None)
+        answered = pending.answered
+        self._emit(
+            Cancel(
+                time=pending.time,
+                mechanism=pending.mechanism,
+                result=pending.result,
+                verdict=pending.verdict(),
+                targets=tuple(pending.targets),
+                candidates=() if pending.whole() else tuple(pending.candidates),
+                latency=None if answered is None else answered - pending.time,
+                **pending.fields,
+            )
+        )
+
+    def advance(self, now: int) -> None:
+        """It is that late: what has waited for long enough is told as far as it is known."""
+        while self._pending and self._pending[0][0] <= now:
+            _, pending = self._pending.popleft()
+            if pending.out:
+                continue
+            if pending.silent and pending.result is None:
+                self._answer(pending, None, 0)
+            if pending.answered is not None and pending.answered + LINGER > now:
+                self._pending.append((pending.answered + LINGER, pending))
+                continue
+            self._out(pending)
+
+    def finish(self) -> None:
+        """Nothing more will come."""
+        while self._pending:
+            _, pending = self._pending.popleft()
+            self._out(pending)

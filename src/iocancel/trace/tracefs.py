@@ -1,0 +1,580 @@
+"""tracefs: an instance of our own, which is always removed, and the records that come out of it in order.
+
+What this rests on (Linux 5.10 to 7.2):
+
+- `mkdir instances/NAME` makes a set of ring buffers that nobody else sees; `rmdir` takes it away, with its
+  events switched off, but is EBUSY as long as a file in it is open anywhere: so an instance that is being
+  read can't be removed by another process, and ours is removed after its files were closed.
+- When the last fd of `free_buffer` is closed, also by SIGKILL, the kernel stops the instance's tracing
+  (option disable_on_free) and frees its memory. What a crash leaves behind is an empty directory; the next
+  start removes it.
+- Each processor has a buffer; in `overwrite` mode the oldest events give way, and what was lost is told by
+  the pages (before which event) and by per_cpu/cpuN/stats (how many).
+- Events are in order within one processor's buffer. With the clock `mono` (that of time.monotonic_ns)
+  times of different processors can be compared. An event gets its time a little before it can be read: what
+  interrupts its processor in between, in a virtual machine also the processor's own absence, delays it.
+- poll(2) on trace_pipe_raw wakes when the buffer is `buffer_percent` full, with 0 at the first event.
+- io_uring's own threads (iou-sqp, iou-wrk) are not made by fork(2), so that `event-fork` does not follow
+  them: which process an event belongs to must be found out from the event, not by set_event_pid.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import io
+import itertools
+import operator
+import os
+import re
+import select
+import time
+import warnings
+import weakref
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from iocancel.trace.format import Format
+from iocancel.trace.pages import PageFormat, Record
+
+BUFFER = 4 << 20
+"""How many bytes each processor's buffer has where nothing else is asked for."""
+SLACK = 0.02
+"""How long a record is held back, in seconds, since another processor's older one may still come."""
+_TRIES = 10  # to remove an instance, 10 ms each
+_PACE = 0.01  # seconds between two rounds of reading: each wake-up costs the traced process something
+_WHERE = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+_MOUNT = "mount -t tracefs tracefs /sys/kernel/tracing"
+_NAME = re.compile(r"iocancel-(\d+)-(\d+)")
+_OVERRUN = re.compile(r"^(?:overrun|commit overrun|dropped events): (\d+)", re.MULTILINE)
+_TIME = operator.itemgetter(0)
+_numbers = itertools.count(1)
+_ours: set[str] = set()  # the names of this process's instances
+_there: weakref.WeakSet[Instance] = weakref.WeakSet()  # those that are not closed
+
+
+class TracingUnavailable(OSError):
+    """The kernel's tracing can't be had here.
+
+    Attributes:
+        reason (str): why.
+        remedy (str): what to do about it.
+    """
+
+    def __init__(self, number: int, reason: str, remedy: str) -> None:
+        super().__init__(number, reason)
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.reason}. {self.remedy}"
+
+
+class Batch(NamedTuple):
+    """What one round of reading gave.
+
+    Attributes:
+        records: the events, in the order of their time.
+        lost: how many events were lost since the round before, as far as is known yet.
+    """
+
+    records: list[Record]
+    lost: int
+
+
+class Order:
+    """Brings what comes from several buffers, each in order, into one order.
+
+    Attributes:
+        held (list[Record]): what is not handed out yet. Append to it, then `take`.
+        late (int): how many were handed out after a younger one.
+    """
+
+    def __init__(self) -> None:
+        self.held: list[Record] = []
+        self.late = 0
+        self._told = 0  # the time of the latest that was handed out
+
+    def take(self, until: int | None) -> list[Record]:
+        """Those up to a time, in order; None: all."""
+        held = self.held
+        held.sort(key=_TIME)  # it merges runs that are sorted already
+        cut = len(held) if until is None else bisect_right(held, until, key=_TIME)
+        records = held[:cut]
+        del held[:cut]
+        if records:
+            self.late += bisect_left(records, self._told, key=_TIME)
+            self._told = max(self._told, records[-1][0])
+        return records
+
+
+def find(path: str | os.PathLike[str] | None = None) -> Path:
+    """Where tracefs is mounted.
+
+    Args:
+        path: look only there; None looks where it usually is, and among the mounts.
+
+    Raises:
+        TracingUnavailable: it is not mounted, or not to be used by this user.
+    """
+    places = [Path(path)] if path is not None else [Path(place) for place in (*_WHERE, *_mounts())]
+    denied: OSError | None = None
+    for place in places:
+        try:
+            if any(entry.name == "events" for entry in place.iterdir()):
+                return place
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            denied = denied or error
+    if denied is not None:
+        if os.geteuid() and path is None and not _mounts():
+            raise TracingUnavailable(errno.ENOENT, "tracefs is not mounted", f"Tracing needs root: {_MOUNT}")
+        raise _refused(denied, f"can't look into {denied.filename}")
+    where = "" if path is None else f" at {path}"
+    if "tracefs" not in _known_file_systems():
+        raise TracingUnavailable(
+            errno.ENODEV, f"there is no tracefs{where}", "It takes a kernel with CONFIG_TRACING"
+        )
+    raise TracingUnavailable(errno.ENOENT, f"tracefs is not mounted{where}", f"Try {_MOUNT}")
+
+
+def _mounts() -> list[str]:
+    """Where the mount table has a tracefs."""
+    with contextlib.suppress(OSError), open("/proc/self/mounts", errors="surrogateescape") as table:
+        rows = [line.split() for line in table]
+        places = [row[1] for row in rows if row[2] == "tracefs"]
+        return [re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), place) for place in places]
+    return []
+
+
+def _known_file_systems() -> str:
+    with contextlib.suppress(OSError), open("/proc/filesystems") as table:
+        return table.read()
+    return "tracefs"  # it can't be told
+
+
+def _refused(error: OSError, doing: str) -> TracingUnavailable:
+    """The exception for what the kernel has refused."""
+    number = error.errno or 0
+    remedy = {
+        errno.EROFS: "tracefs is read-only here, as in containers: trace on the host, or remount it",
+        errno.ENOMEM: "The kernel has no memory for such buffers: ask for smaller ones",
+    }.get(number, "This kernel's tracing is not as it is known to be")
+    if number in (errno.EACCES, errno.EPERM):
+        remedy = (
+            "Tracing needs root"
+            if os.geteuid()
+            else "Root is not enough here: a container, or the kernel's lockdown, forbids it"
+        )
+    return TracingUnavailable(number, f"{doing}: {os.strerror(number)}", remedy)
+
+
+class Instance:
+    """A set of buffers with the events that are wanted. A context manager.
+
+    Entering it makes an instance of tracefs and switches the events on; leaving removes it, which may be done
+    again and again. What an earlier process left behind when it was killed is removed first. In a forked
+    child leaving only closes the child's fds.
+
+    Args:
+        events: which ones, each as "system/name". Those that this kernel lacks are in `missing`.
+        buffer: bytes for each processor's buffer. The kernel rounds up to pages.
+        tracefs: where tracefs is mounted; None looks for it.
+        filters: for events of `events`, which of them are recorded: an expression over the event's fields
+            ("opcode == 24"; Documentation/trace/events.rst, section 5).
+        slack: how long a record is held back, in seconds, so that older ones of other processors come
+            before it. One that comes later than this still comes, out of order, and `late` counts it.
+
+    Attributes:
+        formats (list[Format]): of the events that are on.
+        missing (list[str]): the wanted events that this kernel lacks.
+        path (Path | None): the instance's directory, while it is there.
+        lost (int): how many events were lost so far, as all batches together have said.
+
+    Raises (entering):
+        TracingUnavailable: tracefs is not mounted, or not to be used, or has none of the events.
+        ValueError: for a filter that the kernel does not take.
+        RuntimeError: it was entered before.
+    """
+
+    def __init__(
+        self,
+        events: Iterable[str],
+        buffer: int = BUFFER,
+        tracefs: str | os.PathLike[str] | None = None,
+        *,
+        filters: Mapping[str, str] | None = None,
+        slack: float = SLACK,
+    ) -> None:
+        self._events = list(dict.fromkeys(events))
+        self._buffer = buffer
+        self._where = tracefs
+        self._filters = dict(filters or {})
+        self._slack = int(slack * 1e9)
+        self._root: Path | None = None
+        self._pid = 0
+        self._files: list[io.FileIO] = []  # all that are open; first of all free_buffer
+        self._pipes: list[io.FileIO] = []  # trace_pipe_raw of each processor
+        self._absent: list[io.FileIO] = []  # of those that are not there, or not yet
+        self._poll = select.poll()
+        self._order = Order()
+        self._paced = 0  # when to read next at the earliest
+        self._pages: PageFormat | None = None
+        self.path: Path | None = None
+        self.formats: list[Format] = []
+        self.missing: list[str] = []
+        self.lost = 0
+
+    @property
+    def late(self) -> int:
+        """How many records came out of order."""
+        return self._order.late
+
+    def __repr__(self) -> str:
+        return f"<Instance {self.path.name if self.path else 'that is closed'}>"
+
+    # From making it to removing it
+
+    def __enter__(self) -> Instance:
+        """Make it, and begin."""
+        if self._root is not None:
+            raise RuntimeError("an Instance is entered once")
+        self._root = root = find(self._where)
+        self._pid = os.getpid()
+        _there.add(self)
+        try:
+            found = [event for event in self._events if (root / "events" / event / "format").is_file()]
+            self.missing = [event for event in self._events if event not in found]
+            if not found:
+                raise _without(self._events)
+            self._make(root)
+            self._set_up(root, found)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError) and not isinstance(error, TracingUnavailable):
+                raise _refused(error, f"can't trace ({error.filename})") from error
+            raise
+        return self
+
+    def _make(self, root: Path) -> None:
+        """A directory with a name of its own."""
+        instances = root / "instances"
+        try:
+            remove_stale(root)
+            while True:
+                path = instances / f"iocancel-{self._pid}-{next(_numbers)}"
+                if path.exists():  # of an earlier process with our number, and in use
+                    continue
+                _ours.add(path.name)
+                self.path = path  # before it is there, so that nothing comes between that and its removal
+                path.mkdir()
+                return
+        except OSError as error:
+            self.path = None
+            raise _refused(error, f"can't make an instance in {instances}") from error
+
+    def _set_up(self, root: Path, found: list[str]) -> None:
+        path = self.path
+        assert path is not None
+        header = path / "events"
+        if not (header / "header_page").is_file():
+            header = root / "events"
+        try:
+            texts = ((header / name).read_text() for name in ("header_page", "header_event"))
+            self._pages = PageFormat(*texts)
+            for event in found:
+                text = (root / "events" / event / "format").read_text()
+                self.formats.append(Format.parse(text, event.partition("/")[0]))
+        except ValueError as error:
+            why = f"this kernel's events are written in a way that is not known here ({error})"
+            raise TracingUnavailable(errno.ENOTSUP, why, "Report it, with the kernel's version") from error
+        _put(path / "tracing_on", "0")
+        _put(path / "options/disable_on_free", "1")
+        _put(path / "options/overwrite", "1")
+        _put(path / "options/record-tgid", "1")
+        _put(path / "trace_clock", "mono")
+        _put(path / "buffer_percent", "0")
+        _put(path / "buffer_size_kb", str(max(4, -(-self._buffer // 1024))))
+        self._files.append(io.FileIO(path / "free_buffer", "r+"))
+        for cpu in sorted((path / "per_cpu").iterdir()):
+            self._files.append(io.FileIO(cpu / "trace_pipe_raw"))
+            os.set_blocking(self._files[-1].fileno(), False)
+        self._absent = self._files[1:]
+        self._look_for_processors()
+        for event, text in self._filters.items():
+            if event in found:
+                _filter(path / "events" / event / "filter", text)
+        for event in found:
+            if not event.startswith("ftrace/"):  # those are always on
+                _put(path / "events" / event / "enable", "1")
+        _put(path / "tracing_on", "1")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Remove it."""
+        try:
+            self.close()
+        except BaseException:  # a signal's, at any point of it
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Remove it from the kernel. It may be called again and again, also after an exception.
+
+        Where somebody else has a file of it open, it can't be removed: a ResourceWarning says so; another
+        `close`, or the next start, does it.
+        """
+        path = self.path
+        mine = os.getpid() == self._pid
+        if path is not None and mine:  # stop first, so that other processors do not go on writing
+            with contextlib.suppress(OSError):
+                _put(path / "tracing_on", "0")
+        self._poll = select.poll()
+        for file in self._files:
+            file.close()
+        if path is not None and mine:
+            try:
+                _remove(path)
+            except OSError as error:
+                warnings.warn(f"{path} could not be removed: {error.strerror}", ResourceWarning, stacklevel=2)
+                return
+            _ours.discard(path.name)
+        self.path = None
+        _there.discard(self)
+
+    def __del__(self) -> None:
+        if getattr(self, "path", None) is not None:
+            if os.getpid() == self._pid:
+                warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
+            self.close()
+
+    # Reading
+
+    def read(self, timeout: float | None = None) -> Batch:
+        """Wait for records, and take what there is, but for those of the last moments (see `slack`).
+
+        Args:
+            timeout: how long to wait in seconds at most; 0 not at all, None for ever.
+
+        Returns:
+            The records, and what was lost; both may be nothing when the time is up.
+
+        Raises:
+            ValueError: it is not open.
+        """
+        deadline = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        while True:
+            self._check_open()
+            began = time.monotonic_ns()
+            if deadline is None or deadline > began:
+                self._wait(deadline, began)
+                self._check_open()
+            batch = self._round(final=False)
+            if batch.records or batch.lost or (deadline is not None and time.monotonic_ns() >= deadline):
+                return batch
+
+    def _wait(self, deadline: int | None, now: int) -> None:
+        """Until there is something to read, or something that was held back may go, or time is up."""
+        if self._paced > now:
+            pause = self._paced - now if deadline is None else min(self._paced, deadline) - now
+            time.sleep(pause / 1e9)
+            now += pause
+        until = deadline
+        if self._order.held:
+            due = self._order.held[0][0] + self._slack
+            until = due if until is None else min(due, until)
+        if self._absent and (until is None or until > now + 1_000_000_000):
+            until = now + 1_000_000_000  # a processor that comes has to be seen
+        # Rounded up: a wait that ends too early would be made again, for nothing.
+        self._poll.poll(None if until is None else max(0, -(-(until - now) // 1_000_000)))
+
+    def finish(self) -> Batch:
+        """Stop, and take everything that is left; what was lost is complete now. It stays to be closed.
+
+        Raises:
+            ValueError: it is not open.
+        """
+        self._check_open()
+        assert self.path is not None
+        _put(self.path / "tracing_on", "0")
+        batch = self._round(final=True)
+        missed = max(0, self._overrun() - self.lost)
+        self.lost += missed
+        return Batch(batch.records, batch.lost + missed)
+
+    def _check_open(self) -> None:
+        if not self._files or self._files[0].closed or os.getpid() != self._pid:
+            raise ValueError("the instance is not open (in this process)")
+
+    def _round(self, *, final: bool) -> Batch:
+        held = self._order.held
+        before = len(held)
+        began = time.monotonic_ns()
+        if self._absent:
+            self._look_for_processors()
+        lost, until = self._drain(held)
+        self.lost += lost
+        if final:
+            return Batch(self._order.take(None), lost)
+        much = (len(held) - before) * 512 > self._buffer  # at 64 bytes each, an eighth of it: be quick
+        self._paced = 0 if much else began + int(_PACE * 1e9)
+        return Batch(self._order.take(min(until, began - self._slack)), lost)
+
+    def _drain(self, records: list[Record]) -> tuple[int, int]:
+        """Read all processors' buffers; returns what was lost, and until when that is complete at most."""
+        pages = self._pages
+        assert pages is not None
+        size, lost, until = pages.size, 0, 1 << 64
+        most = max(16, 2 * self._buffer // size)  # one that is filled faster than we read must not keep us
+        for pipe in self._pipes:
+            for _ in range(most):
+                page = pipe.read(size)
+                if not page:  # None: there is nothing
+                    break
+                missed = pages.extend(records, page)
+                if missed != 0:
+                    lost += 1 if missed is None else missed  # at least; the rest is seen in the end
+            else:
+                until = min(until, records[-1][0]) if records else until
+        return lost, until
+
+    def _look_for_processors(self) -> None:
+        """Find which are there: where none was so far, there is no buffer, and reading is ENODEV."""
+        for pipe in list(self._absent):
+            try:
+                pipe.read(0)
+            except OSError as error:
+                if error.errno != errno.ENODEV:
+                    raise
+                continue
+            self._absent.remove(pipe)
+            self._pipes.append(pipe)
+            self._poll.register(pipe, select.POLLIN)
+
+    def _overrun(self) -> int:
+        """How many events were lost since the beginning, by the kernel's own count."""
+        assert self.path is not None
+        total = 0
+        for stats in (self.path / "per_cpu").glob("cpu*/stats"):
+            total += sum(int(number) for number in _OVERRUN.findall(stats.read_text()))
+        return total
+
+    # What the kernel remembers
+
+    def remembered(self) -> dict[int, tuple[int, str]]:
+        """By the tid of threads that were seen in the last time, ended ones too: their process and name.
+
+        The kernel keeps a limited number (saved_cmdlines_size), and hits and misses some. A thread's name is
+        its own, not its process's. Without its process's number it is told as its own process.
+        """
+        if self._root is None:
+            return {}
+        groups, names = (_pairs(self._root / file) for file in ("saved_tgids", "saved_cmdlines"))
+        return {tid: (int(groups.get(tid, tid)), name) for tid, name in names.items()}
+
+
+def _pairs(path: Path) -> dict[int, str]:
+    found = {}
+    with contextlib.suppress(OSError):
+        for line in path.read_text(errors="replace").splitlines():
+            number, _, rest = line.strip().partition(" ")
+            if number.isdigit():
+                found[int(number)] = rest
+    return found
+
+
+def _put(path: Path, text: str) -> None:
+    """Write in one call, as tracefs wants it."""
+    # A FileIO by its mode is opened within C: a signal's exception finds either no fd or one that is owned.
+    try:
+        with io.FileIO(path, "r+") as file:
+            file.write(text.encode())
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def _filter(path: Path, text: str) -> None:
+    try:
+        _put(path, text)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        said = " ".join(path.read_text().split())
+        raise ValueError(f"not a filter of {path.parent.name}: {text!r}: {said}") from error
+
+
+def _remove(path: Path) -> None:
+    for tries in itertools.count(1):
+        try:
+            path.rmdir()
+        except FileNotFoundError:  # it was not made yet, or somebody else has removed it
+            return
+        except OSError as error:
+            # Another thread's new process has our fds for a moment, until its exec.
+            if error.errno != errno.EBUSY or tries == _TRIES:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+@atexit.register
+def _close_all() -> None:
+    for instance in list(_there):
+        instance.close()
+
+
+def _without(events: list[str]) -> TracingUnavailable:
+    """The exception for a kernel that has none of them."""
+    systems = list(dict.fromkeys(event.partition("/")[0] for event in events))
+    needs = {"io_uring": "CONFIG_IO_URING", "syscalls": "CONFIG_FTRACE_SYSCALLS"}
+    options = " and ".join(needs[system] for system in systems if system in needs)
+    return TracingUnavailable(
+        errno.ENOENT,
+        f"this kernel has no {' or '.join(systems)} events",
+        f"It takes Linux 5.10 or later with {options or 'them'}",
+    )
+
+
+def remove_stale(root: Path) -> list[str]:
+    """Remove the instances that killed processes of ours have left.
+
+    Args:
+        root: where tracefs is mounted.
+
+    Returns:
+        The names of those that were removed. One that is in use stays, whoever uses it.
+    """
+    gone = []
+    for path in (root / "instances").iterdir():
+        match = _NAME.fullmatch(path.name)
+        if match is None or path.name in _ours or not _dead(int(match[1]), path):
+            continue
+        with contextlib.suppress(OSError):  # EBUSY: it is read (by a process of another PID namespace)
+            path.rmdir()
+            gone.append(path.name)
+    return gone
+
+
+def _dead(pid: int, path: Path) -> bool:
+    """Whether the process that made an instance has ended."""
+    if pid == os.getpid():
+        return True  # it is not among ours: one of the same number had it before
+    try:
+        state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        if state in "ZX":
+            return True
+        up = time.clock_gettime(time.CLOCK_BOOTTIME) - int(numbers[18]) / os.sysconf("SC_CLK_TCK")
+        age = time.time() - path.stat().st_mtime
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except OSError:
+        return False
+    return up + 2.0 < age  # that process began after the instance: it has the number of a dead one

@@ -1,0 +1,345 @@
+"""The tracer on this machine's kernel, as root: what is cancelled is shown once, and what came of it."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import textwrap
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iocancel import Outcome, open_engine
+from iocancel.trace import Cancel, Tracer
+
+from ..support import BOUND, GUEST, few, need
+from .conftest import left
+
+MANY = 20_000 if GUEST else 100_000
+
+
+def traced(tracefs: Path, run: Any, **more: Any) -> tuple[list[Cancel], Tracer]:
+    """What is cancelled by this process, and by its children, while something runs."""
+    found: list[Cancel] = []
+    with Tracer([os.getpid()], tracefs=str(tracefs), **more) as tracer:
+        done = threading.Event()
+
+        def work() -> None:
+            try:
+                run()
+            finally:
+                done.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        while not done.is_set():
+            found += tracer.read(0.05)
+        thread.join()
+        tracer.stop()
+        found += tracer.read(0)
+        assert tracer.over
+    return found, tracer
+
+
+def test_a_program_that_knows_nothing_of_us(tracefs: Path, cancels: str) -> None:
+    """Each of its cancels once, with the answers and endings that it has itself seen."""
+    said: list[str] = []
+
+    def run() -> None:
+        done = subprocess.run([cancels], capture_output=True, text=True, timeout=BOUND, check=True)
+        said.extend(done.stdout.splitlines())
+
+    found, tracer = traced(tracefs, run)
+    assert tracer.lost == 0
+    expected = set()
+    for line in said:
+        mechanism, name, answer, *targets = line.split()
+        ended = frozenset(tuple(map(int, each.split("="))) for each in targets)
+        expected.add((mechanism, int(name), int(answer), ended))
+    told = {
+        (
+            each.mechanism,
+            each.user_data or 0,
+            each.result,
+            frozenset((target.user_data, target.result) for target in each.targets),
+        )
+        for each in found
+    }
+    assert told == expected
+    assert len(found) == len(said)
+    assert {each.comm for each in found} == {"cancels"}
+    assert len({(each.pid, each.ring) for each in found}) == 1
+    by_name = {each.user_data: each for each in found}
+    rejected = by_name[4]
+    assert (rejected.verdict, rejected.key, rejected.flags) == ("rejected", 999, 1 << 30)
+    assert by_name[3].verdict == "not found"
+    assert by_name[2].verdict == "cancelled"
+    assert [target.op for target in by_name[2].targets] == ["READ"]
+    assert all(each.key is None for each in found if each is not rejected), "the kernel does not tell it"
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_our_engine_on_io_uring(tracefs: Path, pipe: tuple[int, int], silent: bool) -> None:
+    many = few(200)
+
+    def run() -> None:
+        with open_engine("uring") as engine:
+            if not silent:
+                engine._carrier._silent = 0
+            reads = [engine.read(pipe[0], 8) for _ in range(many)]
+            engine.submit()
+            for read in reads[: many // 2]:
+                read.cancel()
+                assert read.wait(BOUND) is Outcome.CANCELLED
+            assert engine.cancel(reads[many // 2 :]) == many - many // 2
+            engine.wait(reads, BOUND)
+
+    found, tracer = traced(tracefs, run)
+    assert tracer.lost == 0
+    found = [each for each in found if each.mechanism != "sync_cancel"]  # opening it tries one
+    assert Counter((each.mechanism, each.verdict) for each in found) == {("async_cancel", "cancelled"): many}
+    targets = Counter(target.user_data for each in found for target in each.targets)
+    assert len(targets) == many
+    assert set(targets.values()) == {1}
+    for each in found:
+        [target] = each.targets
+        assert target.user_data is not None
+        assert each.user_data == target.user_data | 1 << 62, "each has ended its own"
+        assert (target.op, target.ending, target.seen) == ("READ", "ECANCELED", True)
+        assert target.latency is not None
+        assert target.latency > 0
+
+
+def test_our_engine_on_linux_aio(tracefs: Path, pipe: tuple[int, int]) -> None:
+    ops: list[Any] = []
+
+    def run() -> None:
+        with open_engine("libaio") as engine:
+            poll = engine.poll(pipe[0], select.POLLIN)
+            engine.submit()
+            poll.cancel()
+            assert poll.wait(BOUND) is Outcome.CANCELLED
+            ops.append(poll)
+
+    found, _ = traced(tracefs, run)
+    cancel, *again = found
+    # Its event comes somewhat later than the answer; a busy machine's engine may ask once more.
+    assert {(each.verdict, each.iocb) for each in again} <= {("not found", cancel.iocb)}
+    assert (cancel.system, cancel.mechanism, cancel.verdict) == ("libaio", "io_cancel", "cancelled")
+    assert cancel.ending == "EINPROGRESS"
+    assert cancel.pid == os.getpid()
+    assert cancel.ctx_id
+    assert cancel.iocb
+    assert cancel.result_to
+    assert cancel.latency
+    assert cancel.targets == ()
+
+
+PYPI_LIBAIO = """
+    import os, libaio
+    r, w = os.pipe()
+    with libaio.AIOContext(4) as context:
+        block = libaio.AIOBlock(libaio.AIOBLOCK_MODE_POLL, target_file=os.fdopen(r), event_mask=1)
+        context.submit([block])
+        print(context.cancel(block) is not None, len(context.getEvents(min_nr=1)))
+        try:
+            context.cancel(block)
+        except OSError as error:
+            print(error.errno)
+"""
+PYPI_CAIO = """
+    import asyncio, os
+    from caio.linux_uring_asyncio import AsyncioContext
+
+    async def main():
+        r, w = os.pipe()
+        context = AsyncioContext(8)
+        reads = [asyncio.create_task(context.read(8, r, 0)) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        for read in reads:
+            read.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
+        os.write(w, b"x" * 100)
+        await asyncio.sleep(0.05)
+        closed = context.close()
+        if closed is not None:
+            await closed
+
+    asyncio.run(main())
+"""
+
+
+def peer(tracefs: Path, name: str, program: str) -> list[Cancel]:
+    pytest.importorskip(name)
+    printed = []
+
+    def run() -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)],
+            capture_output=True,
+            text=True,
+            timeout=BOUND,
+            check=False,
+        )
+        printed.append(done)
+
+    found, tracer = traced(tracefs, run)
+    [done] = printed
+    assert done.returncode == 0, done.stderr
+    assert tracer.lost == 0
+    return found
+
+
+def test_pypis_libaio(tracefs: Path) -> None:
+    found = peer(tracefs, "libaio", PYPI_LIBAIO)
+    assert [(each.mechanism, each.verdict, each.ending) for each in found] == [
+        ("io_cancel", "cancelled", "EINPROGRESS"),
+        ("io_cancel", "not found", "EINVAL"),
+    ]
+    assert found[0].iocb == found[1].iocb
+
+
+def test_pypis_caio(tracefs: Path) -> None:
+    """It asks once for each task, by io_uring, and its reads end so."""
+    found = peer(tracefs, "caio", PYPI_CAIO)
+    assert Counter((each.mechanism, each.verdict) for each in found) == {("async_cancel", "cancelled"): 5}
+    # Its kernel thread may find the requests, all at once, when their data have come already: by which of the
+    # five each was ended is not told then, and the five are candidates.
+    ended = {(target.user_data, target.ending) for each in found for target in each.targets + each.candidates}
+    assert len(ended) == 5
+    assert {name for _, name in ended} == {"ECANCELED"}
+
+
+def burst(many: int) -> None:
+    """So many reads, each cancelled by a request of its own, as fast as it goes."""
+    reader, writer = os.pipe()
+    try:
+        with open_engine("uring") as engine:
+            left = many
+            while left:
+                reads = [engine.read(reader, 8) for _ in range(min(left, 1000))]
+                engine.submit()
+                assert engine.cancel(reads) == len(reads)
+                engine.wait(reads, BOUND)
+                left -= len(reads)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_burst(tracefs: Path) -> None:
+    """Each is shown, or it is said that events were lost."""
+    found, tracer = traced(tracefs, lambda: burst(MANY), buffer=64 << 20, systems=["uring"])
+    assert tracer.lost == 0, "64 MiB for each processor are enough"
+    found = [each for each in found if each.mechanism != "sync_cancel"]  # opening an engine tries one
+    assert len(found) == MANY
+    assert {(each.verdict, len(each.targets)) for each in found} == {("cancelled", 1)}
+    assert len({each.user_data for each in found}) == MANY
+
+
+def test_a_burst_that_is_too_much(tracefs: Path) -> None:
+    """With nearly no buffer, nobody reading: what is lost is counted."""
+    with Tracer([os.getpid()], tracefs=str(tracefs), buffer=65536, systems=["uring"]) as tracer:
+        burst(5000)
+        tracer.stop()
+        found = tracer.read(0)
+    # Each cancel has four events: its request and its target's, what tells that it was hit, and its ending.
+    assert tracer.lost >= 5000
+    assert 0 < len(found) < 5000
+    told = sum(1 + 2 * len(each.targets) for each in found)
+    assert told <= 4 * 5000 - tracer.lost + 5000
+
+
+# Which
+
+
+def test_only_those_processes(tracefs: Path, cancels: str) -> None:
+    """Not what its siblings do; but what its children do, and theirs."""
+    with Tracer([os.getppid()], tracefs=str(tracefs)) as others:
+        found, _ = traced(
+            tracefs,
+            lambda: subprocess.run(
+                ["sh", "-c", f"(exec {cancels}) & wait"], stdout=subprocess.DEVNULL, check=True
+            ),
+        )
+        others.stop()
+        assert others.read(0) == [] or os.getppid() == 1
+    assert {each.comm for each in found} == {"cancels"}
+
+
+def test_only_that_name(tracefs: Path, cancels: str) -> None:
+    def run() -> None:
+        subprocess.run([cancels], stdout=subprocess.DEVNULL, check=True)
+        with open_engine("uring") as engine:
+            burst(10)
+            assert engine.in_flight == 0
+
+    found, _ = traced(tracefs, run, comm="cancels")
+    assert {each.comm for each in found} == {"cancels"}
+    found, _ = traced(tracefs, run, comm="nothing")
+    assert found == []
+
+
+def test_only_that_system(tracefs: Path, cancels: str) -> None:
+    found, _ = traced(
+        tracefs,
+        lambda: subprocess.run([cancels], stdout=subprocess.DEVNULL, check=True),
+        systems=["libaio"],
+    )
+    assert found == []
+
+
+# Its life
+
+
+def test_it_leaves_nothing(tracefs: Path) -> None:
+    def fails() -> None:
+        with Tracer(tracefs=str(tracefs)):
+            assert len(left(tracefs)) == 1
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert left(tracefs) == []
+
+
+def test_a_duration(tracefs: Path) -> None:
+    with Tracer([os.getpid()], duration=0.05, tracefs=str(tracefs)) as tracer:
+        assert list(tracer) == []
+        assert tracer.over
+        assert tracer.read(1.0) == []
+
+
+def test_the_iterator(tracefs: Path) -> None:
+    with Tracer([os.getpid()], tracefs=str(tracefs)) as tracer:
+        thread = threading.Thread(target=burst, args=(3,))
+        thread.start()
+        found = [next(tracer) for _ in range(4)]  # opening an engine tries a synchronous one
+        thread.join()
+        tracer.stop()
+        assert list(tracer) == []
+    assert Counter(each.verdict for each in found) == {"cancelled": 3, "not found": 1}
+
+
+def test_outside_of_its_block(tracefs: Path) -> None:
+    tracer = Tracer(tracefs=str(tracefs))
+    with pytest.raises(RuntimeError, match="with block"):
+        tracer.read()
+    with pytest.raises(ValueError, match="'aio'"):
+        Tracer(systems=["aio"])
+
+
+def test_names_of_what_has_ended(tracefs: Path, cancels: str) -> None:
+    """The program is gone before anybody looks."""
+    with Tracer([os.getpid()], tracefs=str(tracefs)) as tracer:
+        subprocess.run([cancels], stdout=subprocess.DEVNULL, check=True)
+        tracer.stop()
+        found = tracer.read(0)
+    assert {each.comm for each in found} == {"cancels"}
+    assert len({each.pid for each in found}) == 1
+    need(found, "nothing was found")
