@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
@@ -50,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=BUFFER,
         metavar="MIB",
         help=f"MiB for each processor in which the kernel keeps what was not read yet ({BUFFER >> 20})",
+    )
+    parser.add_argument(
+        "--record",
+        metavar="FILE",
+        help="take what programs on iocancel have cancelled by from the file to which they record "
+        "(IOCANCEL_RECORD); COMMAND is told to",
     )
     parser.add_argument(
         "argv",
@@ -152,25 +159,31 @@ def main(options: argparse.Namespace, out: TextIO) -> int:
             options.system,
             duration=options.duration,
             buffer=options.buffer,
+            record=options.record,
         )
         with _ended_by_signals(tracer), tracer:
-            return _run(tracer, _View(out, options.json, options.stats), options.argv)
+            return _run(tracer, _View(out, options.json, options.stats), options)
     except TracingUnavailable as error:
         print(f"iocancel trace: {error}", file=sys.stderr)
     except ProcessLookupError as error:
         print(f"iocancel trace: {error.strerror}", file=sys.stderr)
+    except OSError as error:
+        if error.filename is None or error.filename != options.record:
+            raise
+        print(f"iocancel trace: {options.record}: {error.strerror}", file=sys.stderr)
     return 2
 
 
-def _run(tracer: Tracer, view: _View, argv: Sequence[str]) -> int:
+def _run(tracer: Tracer, view: _View, options: argparse.Namespace) -> int:
     for name in tracer.missing_systems:
         print(f"iocancel trace: this kernel has no events of {name}: not shown", file=sys.stderr)
     child = None
-    if argv:
+    if options.argv:
+        record = {} if options.record is None else {"IOCANCEL_RECORD": str(Path(options.record).resolve())}
         try:
-            child = subprocess.Popen(argv)
+            child = subprocess.Popen(options.argv, env={**os.environ, **record})
         except OSError as error:
-            print(f"iocancel trace: {argv[0]}: {error.strerror}", file=sys.stderr)
+            print(f"iocancel trace: {options.argv[0]}: {error.strerror}", file=sys.stderr)
             return 2
     try:
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +15,7 @@ from iocancel.trace.events import Cancel
 from iocancel.trace.format import Format
 from iocancel.trace.join import LINGER, Joiner
 from iocancel.trace.names import Names, threads
+from iocancel.trace.recorded import Recorded
 from iocancel.trace.tracefs import Instance
 
 SYSTEMS = ("uring", "libaio")
@@ -46,7 +48,8 @@ def events(system: str) -> tuple[str, ...]:
 class Tracer:
     """Cancels, one after the other. A context manager, and an iterator within it.
 
-    Iterating waits; it ends when `duration` is over, or after `stop()`. Each cancel comes when all of it is
+    Iterating waits; it ends when `duration` is over, when all of `pids` and their children have ended, or
+    after `stop()`. Each cancel comes when all of it is
     known: its answer, and the endings of what it found; or a second after its answer.
 
     Args:
@@ -56,6 +59,8 @@ class Tracer:
         duration: seconds; None: until `stop`.
         buffer: bytes of the kernel's memory for each processor. What does not fit until it is read is lost,
             and counted.
+        record: a file to which programs on this library record (`iocancel.record_to`, IOCANCEL_RECORD): what
+            their cancels aimed at is taken from there, from now on.
         tracefs: where it is mounted; None: where it usually is.
 
     Raises:
@@ -72,6 +77,7 @@ class Tracer:
         *,
         duration: float | None = None,
         buffer: int = BUFFER,
+        record: str | os.PathLike[str] | None = None,
         tracefs: str | None = None,
     ) -> None:
         for system in systems:
@@ -82,6 +88,7 @@ class Tracer:
         self._systems = tuple(systems)
         self._duration = duration
         self._buffer, self._tracefs = buffer, tracefs
+        self._recorded = None if record is None else Recorded(record)
         self._ready: deque[Cancel] = deque()
         self._family: set[int] = set()  # the threads of `pids`, and of what they have made since
         self._instance: Any = None
@@ -108,8 +115,10 @@ class Tracer:
                 if not Path(f"/proc/{pid}").exists():
                     raise ProcessLookupError(errno.ESRCH, f"there is no such process: {pid}")
             self._family = {tid for pid in self._pids for tid in threads(pid)}
-        self._instance = Instance(events=wanted, buffer=self._buffer, tracefs=self._tracefs).__enter__()
+        if self._recorded is not None:
+            self._recorded.__enter__()
         try:
+            self._instance = Instance(events=wanted, buffer=self._buffer, tracefs=self._tracefs).__enter__()
             self.missing = tuple(self._instance.missing)
             self._names = Names(self._instance)
             self._joiner = Joiner(self._came, self._names.of, self._strayed)
@@ -120,7 +129,7 @@ class Tracer:
             if self._pids is not None:  # those that were made before the first event
                 self._family |= {tid for pid in self._pids for tid in threads(pid)}
         except BaseException:
-            self._instance.__exit__(None, None, None)
+            self.__exit__(None, None, None)
             raise
         if self._duration is not None:
             self._until = time.monotonic() + self._duration
@@ -133,6 +142,8 @@ class Tracer:
         self._over = True
         if self._instance is not None:
             self._instance.__exit__(kind, error, trace)
+        if self._recorded is not None:
+            self._recorded.__exit__()
 
     @property
     def over(self) -> bool:
@@ -185,11 +196,13 @@ class Tracer:
         if joiner is None:
             raise RuntimeError("a Tracer is used in a with block")
         left = None if self._until is None else self._until - time.monotonic()
-        last = self._stopped or (left is not None and left <= 0)
+        last = self._stopped or (left is not None and left <= 0) or self._deserted()
         if left is not None:
             timeout = max(0.0, min(timeout, left))
         batch = instance.finish() if last else instance.read(timeout)
         self.lost += batch.lost
+        if self._recorded is not None:
+            self._recorded.read()  # behind the events: what they tell of was written down before them
         handlers = self._handlers
         for when, kind, raw in batch.records:
             handler = handlers.get(kind)
@@ -212,6 +225,10 @@ class Tracer:
 
         return handle
 
+    def _deserted(self) -> bool:
+        """Whether all processes that it was to look at have ended."""
+        return self._pids is not None and not any(Path(f"/proc/{tid}").exists() for tid in self._family)
+
     def _wanted(self, pid: int, tid: int, comm: str) -> bool:
         if self._comm is not None and comm != self._comm:
             return False
@@ -219,7 +236,7 @@ class Tracer:
 
     def _came(self, cancel: Cancel) -> None:
         if self._wanted(cancel.pid, cancel.tid, cancel.comm):
-            self._ready.append(cancel)
+            self._ready.append(cancel if self._recorded is None else self._recorded.of(cancel))
 
     def _strayed(self, tid: int) -> None:
         pid, comm = self._names.of(tid)
