@@ -80,7 +80,13 @@ def test_a_program_that_knows_nothing_of_us(tracefs: Path, cancels: str) -> None
     assert by_name[3].verdict == "not found"
     assert by_name[2].verdict == "cancelled"
     assert [target.op for target in by_name[2].targets] == ["READ"]
-    assert all(each.key is None for each in found if each is not rejected), "the kernel does not tell it"
+    asked = {name: (each.key, each.flags) for name, each in by_name.items() if each is not rejected}
+    if tracer.without_keys is None:
+        expected_of = {2: (1, 0), 3: (999, 0), 6: (5, 0), 8: (7, 0), 13: (None, 3), 14: (None, 5)}
+        assert {name: asked[name] for name in expected_of} == expected_of
+        assert by_name[13].fd is not None
+    else:
+        assert set(asked.values()) == {(None, None)}, "the kernel does not tell it"
 
 
 @pytest.mark.parametrize("silent", [True, False])

@@ -53,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"MiB for each processor in which the kernel keeps what was not read yet ({BUFFER >> 20})",
     )
     parser.add_argument(
+        "--no-ebpf",
+        action="store_true",
+        help="do not read by eBPF what io_uring's cancels aim at: it costs each request 30 to 80 ns more",
+    )
+    parser.add_argument(
         "--record",
         metavar="FILE",
         help="take what programs on iocancel have cancelled by from the file to which they record "
@@ -160,6 +165,7 @@ def main(options: argparse.Namespace, out: TextIO) -> int:
             duration=options.duration,
             buffer=options.buffer,
             record=options.record,
+            ebpf=not options.no_ebpf,
         )
         with _ended_by_signals(tracer), tracer:
             return _run(tracer, _View(out, options.json, options.stats), options)

@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from iocancel.trace.ebpf import Request as Asked
 from iocancel.trace.events import (
     ASYNC_CANCEL,
     IO_CANCEL,
@@ -174,6 +175,8 @@ class Joiner:
         stray: Callable[[int], object],
     ) -> None:
         self._emit, self._who, self._stray = emit, who, stray
+        self.asked: Callable[[int, int, int], Asked | None] | None = None
+        """Tells what a cancel asks for, by its time, address and user_data: `Requests.find`."""
         self._rings: dict[int, Ring] = {}
         self._inline: dict[int, Pending] = {}  # by thread: the cancel that it executes right now
         self._silent: dict[int, list[Pending]] = {}  # by thread: those whose silence means success
@@ -221,6 +224,10 @@ class Joiner:
         request.own = pending = self._begin(time, tid, mechanism, ctx, user_data)
         if mechanism == LINK_TIMEOUT:
             return  # nothing is cancelled before it fires
+        if self.asked is not None and req is not None:
+            asked = self.asked(time, req, user_data)
+            if asked is not None:
+                pending.fields.update(key=asked.key, fd=asked.fd, flags=asked.flags)
         self._wait(pending)
         ring.open[pending] = None
         pending.silent = bool(flags & _SILENT)

@@ -11,9 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from iocancel.trace.ebpf import Requests
 from iocancel.trace.events import Cancel
 from iocancel.trace.format import Format
 from iocancel.trace.join import LINGER, Joiner
+from iocancel.trace.libbpf import Missing
 from iocancel.trace.names import Names, threads
 from iocancel.trace.recorded import Recorded
 from iocancel.trace.tracefs import Instance
@@ -61,6 +63,8 @@ class Tracer:
             and counted.
         record: a file to which programs on this library record (`iocancel.record_to`, IOCANCEL_RECORD): what
             their cancels aimed at is taken from there, from now on.
+        ebpf: read from the kernel what io_uring's cancels aim at, where that can be had: with libbpf, from
+            Linux 6.0 on. `without_keys` says why not.
         tracefs: where it is mounted; None: where it usually is.
 
     Raises:
@@ -78,6 +82,7 @@ class Tracer:
         duration: float | None = None,
         buffer: int = BUFFER,
         record: str | os.PathLike[str] | None = None,
+        ebpf: bool = True,
         tracefs: str | None = None,
     ) -> None:
         for system in systems:
@@ -92,6 +97,7 @@ class Tracer:
         self._ready: deque[Cancel] = deque()
         self._family: set[int] = set()  # the threads of `pids`, and of what they have made since
         self._instance: Any = None
+        self._requests: Requests | None = None
         self._handlers: dict[int, Handler] = {}
         self._names: Any = None
         self._joiner: Joiner | None = None
@@ -102,6 +108,8 @@ class Tracer:
         self.strays = 0
         """Requests that ended as cancelled by nothing that was seen: their ring was closed, their thread
         ended, or one of several cancels may have been it."""
+        self.without_keys: str | None = None if ebpf else "not asked for"
+        """Why what io_uring's cancels aim at is not read from the kernel; None where it is."""
         self.missing: tuple[str, ...] = ()
         """Events that were wanted and that this kernel lacks."""
 
@@ -122,6 +130,8 @@ class Tracer:
             self.missing = tuple(self._instance.missing)
             self._names = Names(self._instance)
             self._joiner = Joiner(self._came, self._names.of, self._strayed)
+            if "uring" in self._systems and self.without_keys is None:
+                self._begin_requests(self._joiner)
             self._handlers = handlers(self._joiner, self._instance.formats)
             for fmt in self._instance.formats:
                 if fmt.name == "sched_process_fork":
@@ -140,10 +150,21 @@ class Tracer:
     ) -> None:
         """End, and leave nothing of it in the kernel."""
         self._over = True
+        if self._requests is not None:
+            self._requests.__exit__()
         if self._instance is not None:
             self._instance.__exit__(kind, error, trace)
         if self._recorded is not None:
             self._recorded.__exit__()
+
+    def _begin_requests(self, joiner: Joiner) -> None:
+        """After the instance: so that each request is told later than its event."""
+        try:
+            self._requests = Requests().__enter__()
+        except Missing as error:
+            self.without_keys = str(error)
+        else:
+            joiner.asked = self._requests.find
 
     @property
     def over(self) -> bool:
@@ -201,6 +222,8 @@ class Tracer:
             timeout = max(0.0, min(timeout, left))
         batch = instance.finish() if last else instance.read(timeout)
         self.lost += batch.lost
+        if self._requests is not None:
+            self._requests.collect()
         if self._recorded is not None:
             self._recorded.read()  # behind the events: what they tell of was written down before them
         handlers = self._handlers
