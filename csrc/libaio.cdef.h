@@ -41,7 +41,8 @@ struct ioc_laio_entry { uint64_t buf; uint64_t nbytes; int64_t offset; int fd; i
 struct ioc_laio_event { uint64_t data; uint64_t obj; int64_t res; int64_t res2; };
 struct ioc_laio_events { long count; struct ioc_laio_event event[]; };
 struct ioc_laio_batch { int called; int returned; long done; ...; };
-struct ioc_laio_context { uint64_t process; int woken; ...; };
+struct io_context;
+struct ioc_laio_context { struct io_context *id; uint64_t process; int woken; ...; };
 
 int ioc_laio_setup(struct ioc_laio_context *c, int nr, int wake_fd);
 int ioc_laio_open(const struct ioc_laio_context *c);

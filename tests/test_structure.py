@@ -22,11 +22,12 @@ WRAPPERS = ("uring", "libaio", "posix_aio")
 ALLOWED = {
     "errors": set(),
     "_lifetime": set(),
-    "uring": {"uring", "errors", "_native", "_lifetime"},
-    "libaio": {"libaio", "errors", "_native", "_lifetime"},
-    "posix_aio": {"posix_aio", "errors", "_native", "_lifetime"},
+    "_record": {"_native"},
+    "uring": {"uring", "errors", "_native", "_lifetime", "_record"},
+    "libaio": {"libaio", "errors", "_native", "_lifetime", "_record"},
+    "posix_aio": {"posix_aio", "errors", "_native", "_lifetime", "_record"},
     "operation": {"operation", "errors", "_lifetime"},
-    "engines": {"engines", "operation", *WRAPPERS, "errors", "_native", "_lifetime"},
+    "engines": {"engines", "operation", *WRAPPERS, "errors", "_native", "_lifetime", "_record"},
     "scope": {"errors"},
     "pool": {"engines", "operation", "errors"},
     "waiting": {"engines", "operation", "errors", "scope", "pool"},
@@ -42,7 +43,14 @@ ALLOWED = {
     "trio": {"trio", "awaiting", "engines", "operation", "errors", "scope"},
 }
 # The engines' hot paths fill and reap by themselves: by `Sqe` objects it takes ten times as long.
-NATIVE = {"uring", "libaio", "posix_aio", "engines", "doctor"}  # doctor: which libraries it was built with
+NATIVE = {
+    "uring",
+    "libaio",
+    "posix_aio",
+    "engines",
+    "_record",
+    "doctor",
+}  # doctor: which libraries it was built with
 
 
 def imports(path: Path) -> set[str]:

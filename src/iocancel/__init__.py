@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         testing,
         uring,
     )
+    from iocancel._record import record_to
     from iocancel.blocking import (
         accept,
         connect,
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
     )
     from iocancel.engines import open_engine
     from iocancel.files import BufferedReader, RawFile
-    from iocancel.operation import Engine, Operation, Outcome, Reach, Verdict
+    from iocancel.operation import Engine, Operation, Outcome, Reach, Stats, Verdict
     from iocancel.scope import (
         CancelScope,
         checkpoint,
@@ -102,6 +103,7 @@ __all__ = [
     "RawFile",
     "Reach",
     "Socket",
+    "Stats",
     "Stream",
     "Verdict",
     "WrongThread",
@@ -132,6 +134,7 @@ __all__ = [
     "posix_aio",
     "read",
     "readv",
+    "record_to",
     "recv",
     "recv_into",
     "recvmsg",
@@ -174,8 +177,9 @@ _LATE = frozenset(
     ]
 )
 _NAMES = {
+    "_record": "record_to",
     "engines": "open_engine",
-    "operation": "Engine Operation Outcome Reach Verdict",
+    "operation": "Engine Operation Outcome Reach Stats Verdict",
     "scope": "CancelScope checkpoint current_effective_deadline current_scope fail_after fail_at "
     "move_on_after move_on_at",
     "streams": "Listener Stream",

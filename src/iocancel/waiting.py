@@ -76,7 +76,7 @@ class Waiting:
                 pending.stop = True
                 op._engine._carrier.wake()
             # Stopped right here, where the system lets any thread do that: its ending wakes who waits for it.
-            elif op._state != IN_FLIGHT or not op._engine._carrier.stop(op):
+            elif op._state != IN_FLIGHT or not op._engine._stop(op):
                 pending.stop = True  # the wait for what can't be stopped has a bound
                 op._ask(CALLER)  # whoever waits is woken, and sends it
         if waiter is not None:

@@ -181,7 +181,7 @@ class Refusing:
     def submit(self) -> None:
         self.act()
 
-    def cancel(self) -> bool:
+    def _ask(self, _: int) -> bool:
         return True
 
     def wait(self, _: float) -> Any:
@@ -207,7 +207,7 @@ def test_what_is_refused_is_closed_and_said(polls: bool, monkeypatch: pytest.Mon
         raise OSError(5, "no luck")
 
     before = open_fds()
-    monkeypatch.setattr(auto, "engine_class", lambda _: make)
+    monkeypatch.setattr(auto, "engine_class", lambda *_: make)
     monkeypatch.setattr(auto, "_try_ring", lambda: None)
     with pytest.raises(EngineUnavailable, match="no luck") as caught:
         open_engine("auto")

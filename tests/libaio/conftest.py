@@ -130,6 +130,11 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         from iocancel.libaio import context as context_module
 
         for module in (kernel_module, context_module):
-            monkeypatch.setattr(module, "lib", Fake(module.lib, **functions))
+            real = module.lib
+            monkeypatch.setattr(module, "lib", Fake(real, **functions))
+            for name, function in functions.items():
+                for known, value in list(vars(module).items()):  # what it has under a name of its own
+                    if value is getattr(real, name):
+                        monkeypatch.setattr(module, known, function)
 
     return replace

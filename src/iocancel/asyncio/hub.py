@@ -29,7 +29,7 @@ from typing import Any
 from iocancel.asyncio.awaited import Pause, Poll
 from iocancel.awaiting import hub as _hub
 from iocancel.operation import Operation
-from iocancel.operation.operation import RELEASING
+from iocancel.operation.operation import RELEASING, tell
 
 _token = operator.attrgetter("_token")
 _running_loop = asyncio.get_running_loop
@@ -268,8 +268,11 @@ class Hub(_hub.Hub):
             return
         try:
             if self.cancelled:
-                self.engine._asked.append(sorted(self.cancelled, key=_token, reverse=True))
+                engine = self.engine
+                asked = sorted(self.cancelled, key=_token, reverse=True)
+                engine._asked.append(asked)
                 self.cancelled = []  # behind it: one that is asked twice does no harm
+                tell("iocancel.cancel", engine._carrier.name, tuple(asked), "caller")
             self.turn()
             when = self.engine.alarm()
             if when is not None or self._alarm is not None:

@@ -12,7 +12,9 @@ from typing import Any
 
 from iocancel import errors
 from iocancel.errors import EngineUnavailable
-from iocancel.operation import Outcome, Verbs
+from iocancel.operation import Outcome, Verbs, counting
+from iocancel.operation.operation import CALLER
+from iocancel.operation.stats import Counting
 
 ENGINES = ("uring", "libaio", "posix_aio")
 """The engines, the best one first."""
@@ -25,13 +27,15 @@ _PATIENCE = 5.0  # seconds that an engine is given to do what it is tried with
 _said = False
 
 
-def open_engine(name: str | None = None, **options: Any) -> Any:
+def open_engine(name: str | None = None, *, stats: bool | None = None, **options: Any) -> Any:
     """Open an engine.
 
     Args:
         name: "uring", "libaio", "posix_aio", or "auto": the first of these that works here, found by trying
             (opening it and cancelling something), not by version numbers. None takes the environment's
             IOCANCEL_ENGINE, and "auto" without one.
+        stats: whether it counts what it does, for `engine.stats()`. None: where the environment has
+            IOCANCEL_STATS=1.
         options: for the engine's class, where `name` is one of the three.
 
     Returns:
@@ -43,6 +47,9 @@ def open_engine(name: str | None = None, **options: Any) -> Any:
         ValueError: no such name.
         TypeError: options beside "auto".
 
+    Raises the auditing event `iocancel.open_engine` for each engine that is opened, or tried; a hook's
+    OSError is a refusal like another, behind which "auto" goes on with the next.
+
     Where "auto" can't have io_uring it warns, once in a process (RuntimeWarning), and says what would help.
     """
     wanted = name if name is not None else os.environ.get("IOCANCEL_ENGINE") or "auto"
@@ -50,25 +57,32 @@ def open_engine(name: str | None = None, **options: Any) -> Any:
         if options:
             given = ", ".join(options)
             raise TypeError(f"{given}: an option of one engine: with options, name the engine, too")
-        return _best()
+        return _best(stats)
     if wanted not in ENGINES:
         source = "" if name is not None else " (from IOCANCEL_ENGINE)"
         raise ValueError(f"no engine {wanted!r}{source}: there are {', '.join(ENGINES)}, and auto")
-    return engine_class(wanted)(**options)
+    return engine_class(wanted, stats)(**options)
 
 
-def engine_class(name: str) -> Callable[..., Any]:
-    """The class of an engine, imported when it is first asked for."""
-    found: Callable[..., Any] = getattr(importlib.import_module(f"iocancel.engines.{name}"), _CLASSES[name])
-    return found
+def engine_class(name: str, stats: bool | None = None) -> Callable[..., Any]:
+    """The class of an engine, imported when it is first asked for.
+
+    Args:
+        name: one of `ENGINES`.
+        stats: as for `open_engine`.
+    """
+    found = getattr(importlib.import_module(f"iocancel.engines.{name}"), _CLASSES[name])
+    counts = os.environ.get("IOCANCEL_STATS", "0") not in ("", "0") if stats is None else stats
+    made: Callable[..., Any] = counting(found) if counts else found
+    return made
 
 
-def _best() -> Any:
+def _best(stats: bool | None) -> Any:
     """The first that works."""
     refused: dict[str, EngineUnavailable] = {}
     for name in ENGINES:
         try:
-            engine = _opened(name)
+            engine = _opened(name, stats)
         except OSError as error:
             # Without its frames: they hold what the attempt had opened.
             refused[name] = explained(name, error.with_traceback(None))
@@ -83,11 +97,11 @@ def _best() -> Any:
     raise _none(refused)
 
 
-def _opened(name: str) -> Verbs:
+def _opened(name: str, stats: bool | None) -> Verbs:
     """An engine that was tried out; one that does not work leaves nothing behind."""
     if name == "uring":
         _try_ring()
-    engine: Verbs = engine_class(name)()
+    engine: Verbs = engine_class(name, stats)()
     try:
         try_out(engine)
     except BaseException:
@@ -99,6 +113,8 @@ def _opened(name: str) -> Verbs:
             except OSError:  # what has refused the work refuses its cancelling, too; it is closed
                 pass
         raise
+    if isinstance(engine, Counting):
+        engine.reset()  # what it was tried with is not its user's
     return engine
 
 
@@ -130,7 +146,7 @@ def try_out(engine: Verbs) -> None:
         if engine.supports("poll"):
             op: Any = engine.poll(read_end, select.POLLIN)
             engine.submit()
-            op.cancel()
+            op._ask(CALLER)  # no auditing hook refuses this one
             wanted = Outcome.CANCELLED
         else:
             os.write(write_end, b"x")

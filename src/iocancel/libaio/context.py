@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterable
 from types import TracebackType
 
-from iocancel import errors
+from iocancel import _record, errors
 from iocancel._native import lib
 from iocancel.libaio.event import Event
 from iocancel.libaio.flags import Opcode, whole
@@ -32,6 +32,7 @@ from iocancel.libaio.request import claims
 __all__ = ["Context"]
 
 _INT_MAX = (1 << 31) - 1
+_cancel = lib.ioc_laio_cancel
 _COLLECTED = 1.0  # seconds that the finalizer of a context that nobody closed may take
 
 
@@ -161,7 +162,7 @@ class Context:
             if block is not None:
                 record = records(1)
                 try:
-                    res = lib.ioc_laio_cancel(kernel.c, block, record)
+                    res = _cancel(kernel.c, block, record)
                     if res == 0:
                         ledger.absorb(record)
                 except BaseException:
@@ -334,3 +335,6 @@ class Context:
 def _one(iocb: object) -> None:
     if not isinstance(iocb, Iocb):
         raise TypeError(f"an Iocb is wanted (Iocb.poll(), Iocb.pread() ...), not {type(iocb).__name__}")
+
+
+_record.join(globals(), _cancel="io_cancel")

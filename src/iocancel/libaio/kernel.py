@@ -26,7 +26,7 @@ import warnings
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from iocancel import _lifetime
+from iocancel import _lifetime, _record
 from iocancel._native import ffi, lib
 from iocancel.libaio.ledger import Ledger, records
 
@@ -172,7 +172,7 @@ class Kernel:
             some = blocks[start : start + _ROOM]
             record = records(len(some))
             try:
-                lib.ioc_laio_cancel_many(self.c, some, len(some), record)
+                _cancel_many(self.c, some, len(some), record)
                 ledger.absorb(record)
             except BaseException:
                 ledger.late += [record]
@@ -274,3 +274,10 @@ def remaining(deadline: int) -> float | None:
     if deadline < 0:
         return None
     return max(0, deadline - time.monotonic_ns()) / 1e9 if deadline else 0.0
+
+
+def _cancel_many(c: Any, iocbs: list[Any], many: int, out: Any) -> int:
+    return int(lib.ioc_laio_cancel_many(c, iocbs, many, out))
+
+
+_record.join(globals(), _cancel_many="io_cancel_many")

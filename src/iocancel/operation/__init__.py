@@ -23,6 +23,7 @@ from iocancel.operation.model import (
 )
 from iocancel.operation.multishot import Multishot
 from iocancel.operation.operation import FdOperation, Kind, Operation, Released
+from iocancel.operation.stats import Latency, Stats, counting
 from iocancel.operation.verbs import VERBS, Verbs
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Event",
     "FdOperation",
     "Kind",
+    "Latency",
     "Ledger",
     "Multishot",
     "Operation",
@@ -46,7 +48,9 @@ __all__ = [
     "Record",
     "Released",
     "State",
+    "Stats",
     "Verbs",
     "Verdict",
+    "counting",
     "following",
 ]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Iterable
+from sys import audit
 from typing import Any
 
 from iocancel.operation.ledger import by_age
@@ -26,6 +27,7 @@ from iocancel.operation.operation import (
     RELEASING,
     SENT,
     Operation,
+    tell,
 )
 
 BATCH = 1024
@@ -51,12 +53,17 @@ class Cancelling(Looping):
             ValueError: one is another engine's; the engine is closed.
             RuntimeError: in a forked child; in a signal handler that has interrupted this engine (there,
                 use `Operation.cancel`).
+
+        Raises the auditing event `iocancel.cancel` once for all that had not ended, before any of them is
+        asked: an exception from a hook is raised here, and none was.
         """
-        wanted = list(ops)
-        for op in wanted:
+        pending = []
+        for op in list(ops):
             if op._engine is not self:
                 raise ValueError(f"{op!r} is another engine's")
-        return self._cancel_these(by_age(wanted), CALLER)
+            if op._state < RELEASING:
+                pending.append(op)
+        return self._cancel_these(by_age(pending), CALLER)
 
     def cancel_fd(self, fd: Any) -> int:
         """Cancel what is pending on one file, by its number; returns and raises as `cancel`.
@@ -75,6 +82,9 @@ class Cancelling(Looping):
     def _cancel_these(self, ops: list[Operation[Any]], why: int) -> int:
         """Cancel, the newest first."""
         self._check_open()
+        if ops and why == CALLER:
+            # Before anything is changed: a hook may refuse it.
+            audit("iocancel.cancel", self._carrier.name, tuple(ops), "caller")
         pending: list[Operation[Any]] = []
         add = pending.append
         for op in ops:
@@ -85,9 +95,18 @@ class Cancelling(Looping):
         if pending:
             # One entry for all of them: they are in the right order already.
             self._asked.append(pending)  # type: ignore[arg-type]
+            if why != CALLER:
+                tell("iocancel.cancel", self._carrier.name, tuple(pending), "closing")
             self._run(wait=False, timeout=None)
             self._ledger.tidy()
         return len(pending)
+
+    def _stop(self, op: Operation[Any]) -> bool:
+        """Stop one that is in flight right here: see Carrier.stop. False where it has to be asked for."""
+        if not self._carrier.stop(op):
+            return False
+        tell("iocancel.cancel", self._carrier.name, (op,), "caller")
+        return True
 
     def _ask_for(self, op: Operation[Any]) -> None:
         """Have a cancel sent, by whoever leads. No lock: this runs in signal handlers and finalizers."""

@@ -22,7 +22,7 @@ from iocancel.operation.leading import LEADERS, Pending, Waiter
 from iocancel.operation.ledger import Ledger
 from iocancel.operation.model import Outcome
 from iocancel.operation.operation import CLOSING as BY_CLOSING
-from iocancel.operation.operation import ENDED, LEFT, PREPARED, RELEASING, FdOperation, Operation
+from iocancel.operation.operation import ENDED, LEFT, PREPARED, RELEASING, FdOperation, Operation, tell
 
 if TYPE_CHECKING:
     from iocancel.operation.carrier import Carrier
@@ -103,6 +103,9 @@ class Closing(Cancelling):
         Threads that wait in this engine return when their operations have ended. A second call does nothing;
         one that comes while another thread is at it returns when that is done, or its own time is over.
 
+        Raises the auditing events `iocancel.close` and, where something is in flight, `iocancel.cancel`;
+        their hooks can't refuse it.
+
         Args:
             timeout: how many seconds to wait for what a cancel does not stop; None for ever. What still runs
                 then ends as FAILED, keeps its memory for as long as the kernel may write there, or for ever,
@@ -120,12 +123,15 @@ class Closing(Cancelling):
         # One that a signal's exception has cut short is begun again. No call between the look and the stores:
         # of two threads one closes.
         if self._state is OPEN or (self._state is CLOSING and self._closer == me):
+            again = self._state is CLOSING
             self._closer = me
             self._state = CLOSING
         else:
             self._await_closed(until)
             return
         try:
+            if not again:
+                tell("iocancel.close", self._carrier.name, tuple(self._ledger.newest_first()))
             for op in self._ledger.newest_first():
                 if not op._why:
                     op._why = BY_CLOSING
@@ -156,6 +162,7 @@ class Closing(Cancelling):
                     op._why = op._why or BY_CLOSING
                 asked.update(op._token for op in fresh)
                 self._asked.append(fresh)  # type: ignore[arg-type]
+                tell("iocancel.cancel", self._carrier.name, tuple(fresh), "closing")
             pending = Pending(flight, ENDED)
             if not self._lead_for(pending, until):
                 self._follow(pending, Waiter(), until)  # this wakes the leader, who sees the end, and leaves

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from iocancel.operation.model import Outcome, Reach
 from iocancel.operation.operation import Operation
+
+if TYPE_CHECKING:
+    from iocancel.operation.stats import Stats
 
 
 @runtime_checkable
@@ -34,6 +37,10 @@ class Engine(Protocol):
 
     def reach(self, name: str) -> Reach | None:
         """How far a verb's operations can be cancelled."""
+        ...
+
+    def stats(self) -> Stats:
+        """What it has done so far, where it counts."""
         ...
 
     def submit(self) -> int:

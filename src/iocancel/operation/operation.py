@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from sys import audit
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from iocancel import errors
@@ -28,6 +29,7 @@ _VERDICTS = {SENT: Verdict.CANCELLED, NOT_FOUND: Verdict.NOT_FOUND, TOO_LATE: Ve
 
 # Who asked, the first who did.
 NOBODY, CALLER, DEADLINE, CLOSING, LEFT = range(5)
+_ASKERS = {CALLER: "caller", DEADLINE: "deadline", CLOSING: "closing"}
 
 # What ends an operation that was cancelled. The kernel's own codes for "interrupted, to be restarted" leak
 # out of workers that a cancel has signalled: -512 (ERESTARTSYS) to -516 (ERESTART_RESTARTBLOCK).
@@ -300,10 +302,26 @@ class Operation(Generic[T_co]):
 
         Returns:
             False where it has ended already, else True. Neither says how it will end: `wait()` does.
+
+        The first call raises the auditing event `iocancel.cancel`, whose hook may refuse the cancel by an
+        exception: it is raised here, and nothing was asked.
         """
-        return self._ask(CALLER)
+        if self._state < RELEASING and self._cancel == NOT_ASKED:
+            audit("iocancel.cancel", self._engine._carrier.name, (self,), "caller")
+        return self._put(CALLER)
 
     def _ask(self, why: int) -> bool:
+        """The same for what no hook may refuse: a deadline, a scope, a task, a block that is left."""
+        first = self._cancel == NOT_ASKED
+        asked = self._put(why)
+        if first and asked:
+            try:  # as in `tell`: on asyncio this is each cancel of a task
+                audit("iocancel.cancel", self._engine._carrier.name, (self,), _ASKERS[why])
+            except Exception as error:  # noqa: BLE001 - see `tell`
+                _report(error, self, "an auditing hook")
+        return asked
+
+    def _put(self, why: int) -> bool:
         if self._state >= RELEASING:
             return False
         if not self._why:
@@ -411,13 +429,29 @@ def run_hook(call: Callable[[Operation[Any]], object], op: Operation[Any]) -> No
     try:
         call(op)
     except Exception as error:  # noqa: BLE001 - reported, as Python does where nobody can catch it
-        hook: Any = sys.unraisablehook
-        hook(_Unraisable(error, call))
+        _report(error, call, "a callback of an operation")
+
+
+def tell(event: str, name: str, ops: tuple[Operation[Any], ...], *more: object) -> None:
+    """Raise an auditing event about what is done in any case; what a hook raises is reported.
+
+    Whoever calls this has done it already: so what a hook raises to end the program (KeyboardInterrupt) does
+    not undo it either.
+    """
+    try:
+        audit(event, name, ops, *more)
+    except Exception as error:  # noqa: BLE001 - a hook's refusal has no effect here
+        _report(error, event, "an auditing hook")
+
+
+def _report(error: BaseException, what: object, where: str) -> None:
+    hook: Any = sys.unraisablehook
+    hook(_Unraisable(error, what, where))
 
 
 class _Unraisable:
     """What `sys.unraisablehook` takes (its own type can't be made from Python)."""
 
-    def __init__(self, error: BaseException, call: object) -> None:
+    def __init__(self, error: BaseException, what: object, where: str) -> None:
         self.exc_type, self.exc_value, self.exc_traceback = type(error), error, error.__traceback__
-        self.err_msg, self.object = "Exception ignored in a callback of an operation", call
+        self.err_msg, self.object = f"Exception ignored in {where}", what

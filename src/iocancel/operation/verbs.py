@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
     from iocancel.operation.carrier import Carrier
+    from iocancel.operation.stats import Stats
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -78,6 +79,21 @@ class Verbs(Closing):
     def reach(self, name: str) -> Reach | None:
         """How far operations of a verb can be cancelled here once they run; None without the verb."""
         return self._carrier.reach(name) if self._carrier.supports(name) else None
+
+    def stats(self) -> Stats:
+        """What this engine has done so far: outcomes, verdicts, how long cancels took.
+
+        Only an engine that counts has numbers: `open_engine(stats=True)`, or IOCANCEL_STATS=1 in the
+        environment when it is opened. The others do not pay for it. From any thread, also in a signal
+        handler, and of a closed engine.
+
+        Raises:
+            RuntimeError: this engine does not count.
+        """
+        raise RuntimeError(
+            "this engine does not count: open it by open_engine(stats=True), or set IOCANCEL_STATS=1 in the "
+            "environment before it is opened"
+        )
 
     # Bytes
 

@@ -7,7 +7,7 @@ import resource
 import time
 from collections.abc import Iterable
 
-from iocancel import errors
+from iocancel import _record, errors
 from iocancel._native import ffi, lib
 from iocancel.posix_aio.block import Aiocb, current, prepare
 from iocancel.posix_aio.flags import CancelStatus
@@ -24,6 +24,8 @@ __all__ = [
     "aio_suspend",
     "aio_write",
 ]
+
+_cancel = lib.ioc_aio_cancel
 
 
 def refusal(result: int, what: str) -> OSError:
@@ -274,7 +276,7 @@ def aio_cancel(fd: int | HasFileno, aiocb: Aiocb | None = None) -> CancelStatus:
             assert aiocb is not None
             request = prepare(aiocb, "aio_cancel", lib.LIO_NOP)
         affected, c = [request], request.c
-    result = lib.ioc_aio_cancel(where, c)
+    result = _cancel(where, c)
     if result < 0:
         raise _cancel_error(result, where, request)
     for one in affected:
@@ -328,3 +330,6 @@ def aio_init(*, threads: int = 20, num: int = 64, idle_time: int = 1) -> None:
         raise RuntimeError(
             "aio_init: POSIX AIO has been used already: the C library would ignore it: call it first"
         )
+
+
+_record.join(globals(), _cancel="aio_cancel")

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from iocancel import _lifetime
+from iocancel import _lifetime, _record
 from iocancel._native import ffi, lib
 from iocancel.errors import EngineUnavailable
 from iocancel.posix_aio import notify
@@ -35,6 +35,7 @@ __all__ = ["Request", "Startable", "forked", "in_progress", "launch", "settle", 
 EXIT_WAIT = 1.0
 """How long, in seconds, the interpreter's exit waits for operations that can't be cancelled."""
 
+_cancel = lib.ioc_aio_cancel
 _serials = itertools.count(1)
 _pins: "dict[int, Request]" = {}
 _orphans: "deque[Request]" = deque()  # pinned, and nobody will ever ask about them
@@ -255,7 +256,7 @@ class _Owner:
         try:
             for request in reversed(running):
                 lib.ioc_aio_mute(request.c)  # its handler may be gone by the time that it would be told
-                lib.ioc_aio_cancel(request.fd, request.c)
+                _cancel(request.fd, request.c)
             deadline = time.monotonic_ns() + int(EXIT_WAIT * 1e9)
             for request in running:
                 if wait([request], "exit", deadline) is None:
@@ -278,3 +279,6 @@ class _Owner:
 
 _owner = _Owner()
 _lifetime.register(_owner)
+
+
+_record.join(globals(), _cancel="aio_cancel")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import TextIO
 
-from iocancel.trace.events import Cancel, Target, opcode_name
+from iocancel.trace.events import ASYNC_CANCEL, SYNC_CANCEL, Cancel, Target
 from iocancel.trace.summary import PERCENTILES, Summary
+from iocancel.uring.flags import CancelFlags
 
 _COLOURS = {
     "cancelled": "32",
@@ -73,9 +74,20 @@ def _aim(cancel: Cancel) -> str:
         known.append(f"key {cancel.key:#x}")
     if cancel.fd is not None:
         known.append(f"fd {cancel.fd}")
-    if cancel.flags is not None:
-        known.append(f"flags {cancel.flags:#x}")
+    if cancel.flags:
+        known.append(f"flags {_flags(cancel)}")
     return f" ({', '.join(known)})" if known else ""
+
+
+def _flags(cancel: Cancel) -> str:
+    """By name, as far as they have one."""
+    left, names = cancel.flags or 0, []
+    if cancel.mechanism in (ASYNC_CANCEL, SYNC_CANCEL):
+        for flag in CancelFlags:
+            if left & flag:
+                names.append(flag.name or "")
+                left &= ~flag
+    return "|".join(names + ([f"{left:#x}"] if left else []))
 
 
 class Lines:
@@ -138,6 +150,3 @@ def table(summary: Summary, lost: int, strays: int) -> str:
             "their thread ended, or one of several cancels may have been it."
         )
     return "\n".join(lines) + "\n"
-
-
-__all__ = ["Lines", "duration", "opcode_name", "table"]

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterable
 from typing import Any
 
-from iocancel import errors
+from iocancel import _record, errors
 from iocancel._native import ffi, lib
 from iocancel.uring.core import RingCore
 from iocancel.uring.flags import CancelFlags, SqeFlags, bits
@@ -21,6 +21,7 @@ _BY_USER_DATA = lib.IORING_ASYNC_CANCEL_ALL | lib.IORING_ASYNC_CANCEL_USERDATA
 _LITTLE = sys.byteorder == "little"
 # Looked up once: these are the hot paths.
 _poll_one, _cancel_one, _NULL = lib.ioc_poll_one, lib.ioc_cancel_one, ffi.NULL
+_push_many = lib.ioc_push_many
 _CANCEL_FIRST, _TARGET_FIRST, _ECANCELED = lib.IOC_CANCEL_FIRST, lib.IOC_TARGET_FIRST, -errno.ECANCELED
 _POLL_ADD, _ASYNC_CANCEL = lib.IORING_OP_POLL_ADD, lib.IORING_OP_ASYNC_CANCEL
 
@@ -189,7 +190,7 @@ class Bulk(RingCore):
             self._took(self._enter(0, -1, ffi.NULL), "io_uring_submit")
         if sqe_flags & _SKIP:
             self._ledger.skip_bare(names if names is not None else [one or 0])
-        res = lib.ioc_push_many(
+        res = _push_many(
             self._handle,
             entry,
             count,
@@ -229,3 +230,6 @@ def _column(code: str, values: Iterable[int] | None, what: str) -> array[int] | 
 
 def _pointer(kind: str, column: array[int] | None) -> Any:
     return _NULL if column is None else ffi.from_buffer(kind, column)
+
+
+_record.join(globals(), _cancel_one="cancel_one", _push_many="push_many")

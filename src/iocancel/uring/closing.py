@@ -17,7 +17,7 @@ import warnings
 from array import array
 from typing import Any
 
-from iocancel import _lifetime
+from iocancel import _lifetime, _record
 from iocancel._native import ffi, lib
 from iocancel.uring import limbo
 from iocancel.uring import probe as _probe
@@ -33,6 +33,7 @@ _PATIENCE = 1.0
 _PAUSE = 0.005  # seconds from one round of cancels to the next
 _ANY = lib.IORING_ASYNC_CANCEL_ANY
 _BATCH = 1024
+_push_many, _sync_cancel = lib.ioc_push_many, lib.ioc_sync_cancel
 _CANCEL = bytearray(64)
 _CANCEL[0] = lib.IORING_OP_ASYNC_CANCEL
 _CANCEL[4:8] = b"\xff" * 4
@@ -130,7 +131,7 @@ class Closing(RingCore):
             if not self._cancel_all(targets, number):
                 return  # not this thread's ring: nothing can be done from here
             if not first and _probe.sync_cancel_works():
-                lib.ioc_sync_cancel(self._handle, 0, -1, _ANY, 0, 0, 0)
+                _sync_cancel(self._handle, 0, -1, _ANY, 0, 0, 0)
             first = False
             # What goes on ending is asked again at once: in one submission 5.10 takes but one of those with
             # one number. What does not is asked ever more seldom.
@@ -169,7 +170,7 @@ class Closing(RingCore):
         for start in range(0, len(targets), size):
             batch = array("Q", targets[start : start + size])
             names = array("Q", [number]) * len(batch)
-            lib.ioc_push_many(
+            _push_many(
                 self._handle,
                 bytes(_CANCEL),
                 len(batch),
@@ -278,3 +279,6 @@ def _close_pipe(entry: Any) -> None:
         if number > 0:  # not yet written by the kernel, or closed before
             with contextlib.suppress(OSError):
                 os.close(number)
+
+
+_record.join(globals(), _push_many="push_many", _sync_cancel="sync_cancel")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from iocancel import _lifetime, errors
+from iocancel import _lifetime, _record, errors
 from iocancel._native import ffi, lib
 from iocancel.uring import limbo, memory
 from iocancel.uring import probe as _probe
@@ -35,6 +35,7 @@ _UNIQUE_FROM = 1 << 63  # numbers of our own, far from the small ones that peopl
 _LONGEST = 1 << 62  # nanoseconds: 146 years
 _MOST_AT_ONCE = 1 << 14  # completions that one call reaps
 _T = TypeVar("_T")
+_enter = lib.ioc_enter
 
 
 class RingCore:
@@ -240,12 +241,12 @@ class RingCore:
                 return
 
     def _enter_bare(self, wait_nr: int, timeout_ns: int) -> int:
-        return lib.ioc_enter(self._handle, ffi.NULL, _NO_SUBMIT, wait_nr, timeout_ns, self._out, ffi.NULL)
+        return _enter(self._handle, ffi.NULL, _NO_SUBMIT, wait_nr, timeout_ns, self._out, ffi.NULL)
 
     def _enter(self, wait_nr: int, timeout_ns: int, out: Any) -> int:
         """Hands what is staged to the kernel; what it did not take is staged again."""
         if not self._staged:
-            return lib.ioc_enter(self._handle, ffi.NULL, 0, wait_nr, timeout_ns, out, ffi.NULL)
+            return _enter(self._handle, ffi.NULL, 0, wait_nr, timeout_ns, out, ffi.NULL)
         moved = self._cells.pop() if self._cells else ffi.new("unsigned *")
         moved[0] = 0
         batch: list[Sqe] = []
@@ -264,7 +265,7 @@ class RingCore:
                 # Behind a silent one that fails the kernel makes no completion for its chain.
                 silent = bool(flags & _LINKS) and (silent or bool(flags & _SKIP))
             raw = b"".join([entry._bytes for entry in batch])
-            res = lib.ioc_enter(self._handle, raw, count, wait_nr, timeout_ns, out, moved)
+            res = _enter(self._handle, raw, count, wait_nr, timeout_ns, out, moved)
         finally:
             done = moved[0]
             if done < count or not count:
@@ -420,3 +421,6 @@ def deadline_of(timeout: float | None) -> float | None:
 def left_of(deadline: float | None) -> int:
     """What is left until a deadline, in nanoseconds; -1 for ever."""
     return -1 if deadline is None else max(0, math.ceil((deadline - time.monotonic()) * 1e9))
+
+
+_record.join(globals(), _enter="enter")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from iocancel import errors
+from iocancel import _record, errors
 from iocancel._native import ffi, lib
 from iocancel.uring.flags import CancelFlags
 from iocancel.uring.opcodes import SINCE, Opcode
@@ -29,6 +29,7 @@ _POLLIN = 1
 _CANCEL = 99  # the cancel's own user_data; the polls have 1 and 2
 
 _found: dict[str, int] = {}
+_enter, _sync_cancel = lib.ioc_enter, lib.ioc_sync_cancel
 
 
 class Probe:
@@ -120,10 +121,10 @@ def _cancel_among_two(
     tried = b"".join([*polls, cancel(_CANCEL, fd, key, op, flags)])
     # Then each poll by its user_data, which every kernel can: -ENOENT says that the first cancel hit it.
     left = b"".join(cancel(_CANCEL + i, -1, i, 0, 0) for i in (1, 2))
-    errors.check(lib.ioc_enter(handle, tried, 3, 0, -1, ffi.NULL, ffi.NULL), "io_uring_enter")
-    errors.check(lib.ioc_enter(handle, left, 2, 5, -1, out, ffi.NULL), "io_uring_enter")
+    errors.check(_enter(handle, tried, 3, 0, -1, ffi.NULL, ffi.NULL), "io_uring_enter")
+    errors.check(_enter(handle, left, 2, 5, -1, out, ffi.NULL), "io_uring_enter")
     while out.n < 5:
-        res = lib.ioc_enter(handle, ffi.NULL, 0, 5 - out.n, -1, out, ffi.NULL)
+        res = _enter(handle, ffi.NULL, 0, 5 - out.n, -1, out, ffi.NULL)
         if res != -errno.EINTR:
             errors.check(res, "io_uring_enter")
     results = {user_data: res for user_data, res, _ in _CQE.iter_unpack(ffi.buffer(records, 5 * _CQE.size))}
@@ -190,7 +191,7 @@ def sync_cancel_works() -> bool:
     """Whether the kernel has synchronous cancels (Linux 6.0): asked of an empty ring, once a process."""
     if "sync" not in _found:
         with _small_ring() as handle:
-            _found["sync"] = lib.ioc_sync_cancel(handle, 1, -1, 0, 0, -1, -1) == -errno.ENOENT
+            _found["sync"] = _sync_cancel(handle, 1, -1, 0, 0, -1, -1) == -errno.ENOENT
     return bool(_found["sync"])
 
 
@@ -198,7 +199,7 @@ def sync_opcode_works() -> bool:
     """Whether a synchronous cancel can go by opcode (Linux 6.6; 6.1 refuses it)."""
     if "sync_op" not in _found:
         with _small_ring() as handle:
-            res = lib.ioc_sync_cancel(handle, 0, -1, _OP, lib.IORING_OP_POLL_ADD, -1, -1)
+            res = _sync_cancel(handle, 0, -1, _OP, lib.IORING_OP_POLL_ADD, -1, -1)
         _found["sync_op"] = res == -errno.ENOENT and bool(cancel_flags() & CancelFlags.OP)
     return bool(_found["sync_op"])
 
@@ -216,3 +217,6 @@ def require_cancel_flags(flags: int) -> None:
         if lacking:
             names = " | ".join(f"IORING_ASYNC_CANCEL_{flag.name}" for flag in CancelFlags if flag & lacking)
             raise errors.feature_unavailable(names, "6.6", "io_uring_prep_cancel")
+
+
+_record.join(globals(), _enter="enter", _sync_cancel="sync_cancel")

@@ -22,7 +22,7 @@ import os
 import time
 from typing import Any
 
-from iocancel import errors
+from iocancel import _record, errors
 from iocancel._native import ffi, lib
 from iocancel.uring import memory
 from iocancel.uring import probe as _probe
@@ -37,6 +37,7 @@ from iocancel.uring.registered import Registered
 from iocancel.uring.sqe import Sqe
 
 _AT_COLLECTION = 1.0  # seconds: a collection must not take long
+_sync_cancel = lib.ioc_sync_cancel
 _MANY = lib.IORING_ASYNC_CANCEL_ALL | lib.IORING_ASYNC_CANCEL_ANY
 
 
@@ -295,7 +296,7 @@ class Ring(Registered, Bulk, Closing):
         _probe.require_cancel_flags(asked)
         deadline = deadline_of(timeout)
         while True:
-            res = lib.ioc_sync_cancel(self._handle, user_data, number, asked, op, seconds, nanoseconds)
+            res = _sync_cancel(self._handle, user_data, number, asked, op, seconds, nanoseconds)
             if res != -errno.EINTR:
                 return self._took(res, call)
             if deadline is not None:  # a signal's handler has run: on with what is left of the time
@@ -318,3 +319,6 @@ class Ring(Registered, Bulk, Closing):
             self._close_unasked(_AT_COLLECTION)
         elif getattr(self, "_state", "new") == "closed" and self._handle.fd >= 0:
             self._exit(time.monotonic())  # its close() was cut short twice
+
+
+_record.join(globals(), _sync_cancel="sync_cancel")

@@ -1,5 +1,7 @@
 """The engine on Linux AIO (libaio)."""
 
+from sys import audit
+
 from iocancel.engines.libaio.carrier import LibaioCarrier
 from iocancel.operation import Verbs
 
@@ -46,6 +48,7 @@ class LibaioEngine(Verbs):
     _carrier: LibaioCarrier
 
     def __init__(self, nr_events: int = 1024, *, pooled: bool = False) -> None:
+        audit("iocancel.open_engine", "libaio")  # before there is anything to close
         self._quiet = pooled
         super().__init__(LibaioCarrier(nr_events, pooled))
         self._carrier.attach(self)

@@ -14,12 +14,13 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from iocancel import errors
+from iocancel import _record, errors
 from iocancel._native import ffi, lib
 from iocancel.libaio import Iocb
 from iocancel.libaio.kernel import Kernel, after, sweep
 from iocancel.libaio.ledger import Batch
 
+_cancel_each = lib.ioc_laio_cancel_each
 _ROOM = 1024  # events that one call reaps
 _COLLECTED = 1.0  # seconds that a finalizer may take
 
@@ -125,7 +126,7 @@ class Contexts:
         blocks = [None if each._batch is None else each._batch.block(each) for each in iocbs]
         found = [block for block in blocks if block is not None]
         answers = ffi.new("int[]", len(found))
-        lib.ioc_laio_cancel_each(kernel.c, found, len(found), answers)
+        _cancel_each(kernel.c, found, len(found), answers)
         given = iter(answers)
         return [-errno.EINVAL if block is None else int(next(given)) for block in blocks]
 
@@ -170,3 +171,6 @@ class Contexts:
                 kernel.abandon()
                 safe = False
         return safe
+
+
+_record.join(globals(), _cancel_each="io_cancel_many")

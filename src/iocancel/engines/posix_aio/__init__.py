@@ -1,5 +1,7 @@
 """The engine on the C library's POSIX AIO: for where neither io_uring nor Linux AIO is to be had."""
 
+from sys import audit
+
 from iocancel.engines.posix_aio.carrier import PosixAioCarrier
 from iocancel.operation import Verbs
 
@@ -35,6 +37,7 @@ class PosixAioEngine(Verbs):
     _carrier: PosixAioCarrier
 
     def __init__(self, *, pooled: bool = False) -> None:
+        audit("iocancel.open_engine", "posix_aio")  # before there is anything to close
         self._quiet = pooled
         super().__init__(PosixAioCarrier(pooled))
 

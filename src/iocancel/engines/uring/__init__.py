@@ -1,5 +1,7 @@
 """The engine on io_uring."""
 
+from sys import audit
+
 from iocancel.engines.uring.carrier import UringCarrier
 from iocancel.operation import Verbs
 
@@ -21,6 +23,7 @@ class UringEngine(Verbs):
     _carrier: UringCarrier
 
     def __init__(self, entries: int | None = None, *, pooled: bool = False) -> None:
+        audit("iocancel.open_engine", "uring")  # before there is anything to close
         self._quiet = pooled
         super().__init__(UringCarrier(entries, pooled))
         self._carrier.attach(self)

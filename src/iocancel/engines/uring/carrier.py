@@ -22,7 +22,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from iocancel import errors
+from iocancel import _record, errors
 from iocancel._native import ffi, lib
 from iocancel.engines.uring import entries as _entries
 from iocancel.engines.uring import multishot
@@ -344,3 +344,6 @@ def _lacking(name: str, since: str) -> Callable[..., None]:
         raise errors.feature_unavailable(f"IORING_OP_{name.upper()}", since, f"io_uring {name}")
 
     return refuse
+
+
+_record.join(globals(), _cancel_many="cancel_many", _sync_cancel="sync_cancel")
