@@ -36,8 +36,8 @@ collect_ignore = (
         "operation/test_stats.py",
         "operation/test_threads.py",
         "test_audit.py",
-        # What five kernels have told is data there. The tracer itself, and eBPF, are run; the command, which is a
-        # process each time, is not.
+        # What five kernels have told is data there. The tracer itself, and eBPF, are run; the command, which
+        # is a process each time, is not.
         "trace/test_command.py",
         "trace/test_format.py",
         "trace/test_join.py",
