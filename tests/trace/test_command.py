@@ -110,6 +110,21 @@ def test_stats(cancels: str) -> None:
     assert len(rows) == 6
 
 
+def test_a_table_that_renews_itself(tracefs: Path) -> None:
+    """On a terminal, in its own place, until it is ended."""
+    ours, theirs = os.openpty()
+    child = subprocess.Popen(inside([*TRACE, "--stats", "-p", str(os.getpid())]), stdout=theirs)
+    os.close(theirs)
+    shown = b""
+    while shown.count(b"\x1b[H\x1b[J") < 3:
+        assert select.select([ours], [], [], BOUND)[0]
+        shown += os.read(ours, 65536)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(BOUND) == 0
+    os.close(ours)
+    assert shown.count(b"Events lost: 0.") >= 2
+
+
 def test_colours_on_a_terminal(cancels: str) -> None:
     ours, theirs = os.openpty()
     child = subprocess.Popen(inside([*TRACE, "--", "sh", "-c", f"{cancels} >/dev/null"]), stdout=theirs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iocancel.doctor.report import Finding, System
+from iocancel.trace import ebpf
 from iocancel.trace.tracefs import Instance, TracingUnavailable
 from iocancel.trace.tracer import events
 
@@ -20,6 +21,12 @@ def found_out(system: System) -> Finding:
     wanted = events("uring" if system == "io_uring" else "libaio")
     try:
         with Instance(wanted, 4096):
-            return Finding(system, "mechanism", _NAME, True, "its events are recorded")
+            seen = "its events are recorded"
     except TracingUnavailable as error:
         return Finding(system, "mechanism", _NAME, False, error.reason, error.remedy)
+    if system == "io_uring":
+        lacking = ebpf.available()
+        seen += (
+            ", and what they aim at is read by eBPF" if lacking is None else f"; by eBPF nothing: {lacking}"
+        )
+    return Finding(system, "mechanism", _NAME, True, seen)
