@@ -113,9 +113,11 @@ class Origin:
 
     def _identity(self, op: Operation[Any]) -> tuple[int, int]:
         """Device and inode of the pipe or socket that it was submitted on; zeros on other files."""
-        mine = op._entry[32:40]  # its user_data
-        at = next(i for i in range(0, len(self._raw), 64) if self._raw[i + 32 : i + 40] == mine) // 64
-        return self._ids[2 * at], self._ids[2 * at + 1]
+        raw, mine = self._raw, op._entry[32:40]  # its user_data
+        at = 0
+        while raw[at + 32 : at + 40] != mine:
+            at += 64
+        return self._ids[at // 32], self._ids[at // 32 + 1]
 
 
 def duplicate(fd: int) -> Any:
