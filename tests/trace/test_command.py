@@ -269,3 +269,35 @@ def test_wrong_arguments(args: list[str]) -> None:
 def test_no_such_process() -> None:
     done = run("--pid", "4194305", "--duration", "0")
     refused(done, "no such process: 4194305")
+
+
+def test_a_command_that_does_not_end() -> None:
+    """It ignores SIGTERM: then it is killed, and we end."""
+    program = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
+    done = run("--duration", "0.3", "--", sys.executable, "-c", program)
+    assert done.returncode == 137
+    assert "Events lost: 0." in done.stdout
+
+
+def test_a_name_that_is_a_terminals_command() -> None:
+    """Anybody can give it to a process; root's terminal does not get it, and it is one line."""
+    program = """
+        import ctypes
+        from iocancel import open_engine
+        assert ctypes.CDLL(None).prctl(15, b"\\x1b[31mev\\nil\\xff", 0, 0, 0) == 0
+        with open_engine("uring") as engine:
+            assert engine.name == "uring"
+    """
+    done = run("--", sys.executable, "-c", textwrap.dedent(program))
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert "\\x1b[31mev\\nil\\ufffd" in done.stdout
+
+
+def test_in_a_pid_namespace() -> None:
+    """The kernel's numbers of processes are others: it says so, and does not show nothing."""
+    command = ["unshare", "--pid", "--fork", "--mount-proc", *TRACE, "--", "true"]
+    done = subprocess.run(inside(command), capture_output=True, text=True, timeout=BOUND, check=False)
+    refused(done, "PID namespace")
+    gone = 'mount -t tmpfs none /proc; exec "$@"'
+    refused(run("-p", "1", first=gone), "/proc")

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 import iocancel
-from iocancel import Outcome, _record, libaio, open_engine, posix_aio, record_to, uring
+from iocancel import Outcome, _record, libaio, open_engine, posix_aio, record_to
 from iocancel.operation import ANSWER
 from iocancel.testing import BlockedPipe
-from iocancel.uring import CancelFlags, Opcode, PollFlags, Ring
+from iocancel.uring import CancelFlags, Opcode, PollFlags, Ring, probe
 
 from ..operation.helpers import real, running
 from ..support import BOUND, few, leaving_nothing
@@ -51,10 +51,9 @@ class Record:
 @pytest.fixture
 def record(tmp_path: Path) -> Iterator[Record]:
     real("uring").close()
-    uring.Ring  # noqa: B018
-    iocancel.uring.probe.cancel_flags()  # cancels something, once a process
-    iocancel.uring.probe.sync_cancel_works()
-    iocancel.uring.probe.sync_opcode_works()
+    probe.cancel_flags()  # cancels something, once a process
+    probe.sync_cancel_works()
+    probe.sync_opcode_works()
     with leaving_nothing():
         made = Record(tmp_path / "record")
         record_to(made.path)
@@ -110,7 +109,7 @@ WHAT = ("mechanism", "user_data", "key_kind", "key", "fd", "opcode", "flags")
 
 
 def test_each_kind_of_entry_that_cancels(record: Record, ring: Ring) -> None:
-    iocancel.uring.probe.require_cancel_flags(CancelFlags.OP | CancelFlags.FD | CancelFlags.USERDATA)
+    probe.require_cancel_flags(CancelFlags.OP | CancelFlags.FD | CancelFlags.USERDATA)
     with BlockedPipe() as pipe:
         fd = pipe.fileno()
         thing = object()

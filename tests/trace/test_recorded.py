@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 
 from iocancel.trace.events import Cancel
+from iocancel.trace.join import Joiner
 from iocancel.trace.recorded import Recorded
-from iocancel.uring import CancelFlags
+from iocancel.uring import CancelFlags, Opcode
 
 from .test_command import run
 
@@ -147,3 +149,39 @@ def test_without_it_nothing_is_known(tracefs: Path) -> None:
     found = told(done.stdout.splitlines())
     assert {each["mechanism"] for each in found} >= {"async_cancel"}
     assert {each["key"] for each in found} == {None}
+
+
+def test_what_is_no_line(path: Path) -> None:
+    """The rest of one that was not finished, with the next behind it."""
+    with Recorded(path) as recorded:
+        path.write_bytes(b'{"time": 1, "pi' + line(5, 5) + b"7\n" + line(6, 5, key=8))
+        recorded.read()
+        assert recorded.of(cancel(10, 5)).key == 8
+
+
+def test_what_nobody_asks_for_is_dropped(path: Path) -> None:
+    with Recorded(path) as recorded:
+        path.write_bytes(b"".join(line(i * SECOND, i) for i in range(30_000)))
+        recorded.read()
+        assert len(recorded._lines) < 100
+        path.write_bytes(b"")
+        os.lseek(recorded._fd, 0, os.SEEK_SET)
+        path.write_bytes(line(1, None, mechanism="aio_cancel", system="posix_aio"))
+        recorded.read()
+        assert all(mechanism != "aio_cancel" for mechanism, *_ in recorded._lines)
+
+
+def test_in_the_order_of_their_requests(path: Path) -> None:
+    """Not in that in which they are whole: the first one waits for its target's ending."""
+    found: list[Cancel] = []
+    joiner = Joiner(found.append, lambda _: (10, "x"), lambda _: None)
+    with Recorded(path) as recorded:
+        path.write_bytes(line(1, 0, key=1) + line(1, 0, key=2))
+        recorded.read()
+        joiner.recorded = recorded.of
+        joiner.submit(10, 11, 0x1, 0x20, 0, int(Opcode.ASYNC_CANCEL), 0)
+        joiner.submit(20, 11, 0x1, 0x21, 0, int(Opcode.ASYNC_CANCEL), 0)
+        joiner.complete(30, 11, 0x1, 0x20, 0, 0, 0)
+        joiner.complete(40, 11, 0x1, 0x21, 0, -2, 0)
+        joiner.advance(10 * SECOND)
+    assert [(each.result, each.key) for each in found] == [(-2, 2), (0, 1)]

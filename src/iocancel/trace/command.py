@@ -23,6 +23,7 @@ from iocancel.trace.tracer import BUFFER, SYSTEMS, Tracer
 
 _TURN = 0.2  # seconds until what has come is shown
 _RENEWED = 1.0  # seconds until the table is
+_GRACE = 3.0  # seconds that the command has to end by itself when it is told to
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -140,6 +141,8 @@ def _ended_by_signals(tracer: Tracer) -> Iterator[None]:
         tracer.stop()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # else nohup(1) has said what it is to do
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, stop)
     try:
         yield
     finally:
@@ -201,7 +204,11 @@ def _run(tracer: Tracer, view: _View, options: argparse.Namespace) -> int:
     finally:
         if child is not None and child.poll() is None:
             child.terminate()
-            child.wait()
+            try:
+                child.wait(_GRACE)
+            except subprocess.TimeoutExpired:  # it ignores that; another signal to us would not help
+                child.kill()
+                child.wait()
     view.end(tracer)
     if child is None:
         return 0

@@ -4,9 +4,11 @@ What the kernel's events allow (docs/kernel-facts.md, "Tracing"):
 
 - A request is known by its ring and the kernel's own address of it, which is used again for later ones: so
   all is taken strictly in the order of time. Linux 5.10 does not tell it of endings; its user_data has to do.
-- A cancel runs in the call that submits it. A target that waits by a poll is handed to its task then and
-  there, which the kernel tells (`io_uring_task_add`), in the same thread before anything else is submitted:
-  that target is *seen*. So is one that 5.10 completes within those lines, and what a link timeout is behind.
+- A cancel runs in the call that submits it, unless it is left to a worker, or in a chain: the head runs when
+  the chain is complete, each other one when what is in front of it has ended.
+- A target that waits by a poll is handed to its task there and then, which the kernel tells
+  (`io_uring_task_add`), in the same thread before anything else is submitted: that target is *seen*. So is
+  one that 5.10 completes within those lines, and what a link timeout is behind.
 - What a worker or a timer had ends without such a line. Where just one cancel is left that can have ended it,
   by its ring, its time, its kind and its answer, that is the one; else nobody knows, and it is a
   candidate of each, and a stray.
@@ -20,6 +22,7 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 from iocancel.trace.ebpf import Request as Asked
@@ -49,6 +52,7 @@ _SYNC_CANCEL = 24  # IORING_REGISTER_SYNC_CANCEL
 _USE_REGISTERED_RING = 1 << 31
 _SILENT = int(SqeFlags.CQE_SKIP_SUCCESS)
 _ASYNC = int(SqeFlags.ASYNC)
+_LINKS = int(SqeFlags.IO_LINK) | int(SqeFlags.IO_HARDLINK)
 _MORE = int(CqeFlags.MORE)
 _ETIME, _ECANCELED = -errno.ETIME, -errno.ECANCELED
 _RUNNING = frozenset([-errno.EALREADY, -errno.EBUSY, -errno.ETIME])  # found; ETIME: a synchronous one's bound
@@ -62,15 +66,33 @@ _AIO_VERDICTS: dict[int | None, str] = {
 }
 LINGER = 1_000_000_000
 """For how many ns a cancel that was accepted waits for the ending of what it found."""
+MANY = 16
+"""How many candidates are kept of a cancel: of thousands at once each would have all the others', too."""
+# Flags of a request that changes another one: TIMEOUT_UPDATE and LINK_TIMEOUT_UPDATE; any of a poll's.
+_UPDATES = {TIMEOUT_REMOVE: 1 << 1 | 1 << 4, POLL_REMOVE: -1}
 
 
 class Request:
     """One of io_uring's, in flight."""
 
-    __slots__ = ("by", "nobodys", "older", "opcode", "own", "tid", "time", "timeout", "user_data")
+    __slots__ = (
+        "by",
+        "flags",
+        "head",
+        "nobodys",
+        "older",
+        "opcode",
+        "own",
+        "tid",
+        "time",
+        "timeout",
+        "user_data",
+    )
 
-    def __init__(self, time: int, tid: int, opcode: int, user_data: int) -> None:
+    def __init__(self, time: int, tid: int, opcode: int, user_data: int, flags: int = 0) -> None:
         self.time = time
+        self.flags = flags
+        self.head: Request | None = None  # of the chain that it is in, behind that
         self.tid = tid  # who has submitted it
         self.opcode = opcode
         self.user_data = user_data
@@ -84,13 +106,32 @@ class Request:
 class Ring:
     """What is in flight on one."""
 
-    __slots__ = ("fd", "live", "open")
+    __slots__ = ("aimed", "fd", "full", "live", "names", "open")
 
     def __init__(self, fd: int | None) -> None:
         self.fd = fd
         self.live: dict[int, Request] = {}
-        # Its cancels that may still end something. A dict, since they leave it in any order.
+        self.names: dict[int, int] | None = None  # by user_data: where in `live`; once it is asked for
+        # Its cancels that may still end something. Dicts, since they leave in any order.
         self.open: dict[Pending, None] = {}
+        self.full: dict[Pending, None] = {}  # those that have as many candidates as are kept
+        self.aimed: dict[int, dict[Pending, None]] = {}  # those of which it is known what they go by
+
+    def add(self, pending: Pending) -> None:
+        """One more cancel."""
+        key = pending.fields.get("key")
+        (self.open if key is None else self.aimed.setdefault(key, {}))[pending] = None
+
+    def remove(self, pending: Pending) -> None:
+        """It is told."""
+        self.open.pop(pending, None)
+        self.full.pop(pending, None)
+        key = pending.fields.get("key")
+        aimed = None if key is None else self.aimed.get(key)
+        if key is not None and aimed is not None:
+            aimed.pop(pending, None)
+            if not aimed:
+                del self.aimed[key]
 
 
 class Pending:
@@ -100,11 +141,15 @@ class Pending:
         "answered",
         "candidates",
         "fields",
+        "given",
+        "here",
         "hit",
         "mechanism",
         "out",
+        "place",
         "result",
         "ring",
+        "said",
         "silent",
         "targets",
         "time",
@@ -118,6 +163,10 @@ class Pending:
         self.result: int | None = None
         self.answered: int | None = None
         self.silent = False
+        self.here = False  # it runs in the call that submits it
+        self.given: Request | None = None  # of a link timeout: what has ended before it is known by what
+        self.said: dict[str, Any] = {}  # what its program has written down
+        self.place: int | None = None  # among its ring's requests
         self.out = False  # told already
         self.hit = 0  # requests that it was seen to hit, and that have not ended
         self.targets: list[Target] = []
@@ -126,6 +175,8 @@ class Pending:
     def wants(self, request: Request | None) -> bool:
         """Whether it may be what has ended this, though it was not seen to."""
         only = _ONLY.get(self.mechanism)
+        if (self.fields.get("flags") or 0) & _UPDATES.get(self.mechanism, 0):
+            return False  # it changes something
         if request is not None and (
             self.time < request.time or (only is not None and request.opcode != only)
         ):
@@ -152,7 +203,7 @@ class Pending:
         if result is None:
             return "cancelled" if self.targets else "unknown"
         if result >= 0:
-            return "cancelled" if self.targets or self.candidates or result else "accepted"
+            return "cancelled" if self.targets or self.candidates or self.hit or result else "accepted"
         if self.mechanism == LINK_TIMEOUT and result == _ETIME:
             return "cancelled"
         return _VERDICTS.get(result, "rejected")
@@ -177,6 +228,11 @@ class Joiner:
         self._emit, self._who, self._stray = emit, who, stray
         self.asked: Callable[[int, int, int], Asked | None] | None = None
         """Tells what a cancel asks for, by its time, address and user_data: `Requests.find`."""
+        self.recorded: Callable[[Cancel], Cancel] | None = None
+        """Tells of a cancel that begins what its program has written down: `Recorded.of`. Asked in the order
+        of time, which is not that of the whole ones: of several with one user_data each has its own."""
+        self.doubt = False
+        """Whether events may be missing among those that come now: then silence means nothing."""
         self._rings: dict[int, Ring] = {}
         self._inline: dict[int, Pending] = {}  # by thread: the cancel that it executes right now
         self._silent: dict[int, list[Pending]] = {}  # by thread: those whose silence means success
@@ -188,7 +244,20 @@ class Joiner:
 
     def create(self, ctx: int, fd: int) -> None:
         """io_uring_create: a new ring, perhaps where another one was."""
+        old = self._rings.get(ctx)
         self._rings[ctx] = Ring(fd)
+        if old is not None:
+            for pending in [*old.open, *old.full, *(each for some in old.aimed.values() for each in some)]:
+                self._out(pending)
+
+    def lose(self) -> None:
+        """Events were lost: what no event was seen of may have happened all the same."""
+        self._inline.clear()
+        self._silent.clear()
+        self._calls.clear()
+        for _, pending in self._pending:
+            pending.silent = pending.here = False
+            pending.place = None
 
     def submit(
         self,
@@ -207,7 +276,7 @@ class Joiner:
         """
         self._inline.pop(tid, None)
         ring = self._ring(ctx)
-        request = Request(time, tid, opcode, user_data)
+        request = Request(time, tid, opcode, user_data, flags)
         key = user_data if req is None else req
         old = ring.live.get(key)
         if old is not None:
@@ -216,12 +285,15 @@ class Joiner:
             elif old.own is not None and old.own.silent:
                 self._answer(old.own, time, 0)  # its place is used again, and it has not said that it failed
         ring.live[key] = request
+        if ring.names is not None:
+            ring.names[user_data] = key
         if req is None:
             self._addresses[address] = request
         mechanism = _MECHANISMS.get(opcode)
         if mechanism is None:
             return
         request.own = pending = self._begin(time, tid, mechanism, ctx, user_data)
+        pending.place = key
         if mechanism == LINK_TIMEOUT:
             return  # nothing is cancelled before it fires
         if self.asked is not None and req is not None:
@@ -229,21 +301,44 @@ class Joiner:
             if asked is not None:
                 pending.fields.update(key=asked.key, fd=asked.fd, flags=asked.flags)
         self._wait(pending)
-        ring.open[pending] = None
-        pending.silent = bool(flags & _SILENT)
-        if not flags & _ASYNC:
-            self._inline[tid] = pending
-            if pending.silent:
-                self._silent.setdefault(tid, []).append(pending)
+        ring.add(pending)
+        pending.silent = bool(flags & _SILENT) and not self.doubt
+        if not flags & _LINKS:
+            self._runs(request)
+
+    def _runs(self, request: Request) -> None:
+        """It is executed now, where it is a cancel and not left to a worker."""
+        pending = request.own
+        if pending is None or pending.mechanism == LINK_TIMEOUT or request.flags & _ASYNC:
+            return
+        pending.here = True
+        self._inline[request.tid] = pending
+        if pending.silent:
+            silent = self._silent.setdefault(request.tid, [])
+            silent.append(pending)
+            if not len(silent) % 1024:  # a polling thread's calls never return
+                silent[:] = [each for each in silent if each.result is None]
 
     def link(self, ctx: int, req: int, target: int) -> None:
-        """io_uring_link: `req` was put behind `target`."""
+        """io_uring_link: `req` was put behind `target`: it waits, and with it the chain may be complete."""
         live = self._addresses or self._ring(ctx).live
-        request, head = live.get(req), live.get(target)
-        if request is not None and head is not None and request.opcode == Opcode.LINK_TIMEOUT:
-            head.timeout = request.own
+        request, front = live.get(req), live.get(target)
+        if request is None:
+            return
+        if request.own is not None and self._inline.get(request.tid) is request.own:
+            del self._inline[request.tid]
+            request.own.here = False
+            if request.own.silent:
+                self._silent[request.tid].remove(request.own)
+        if front is None:
+            return
+        if request.opcode == Opcode.LINK_TIMEOUT:
+            front.timeout = request.own
             if request.own is not None:
                 request.own.hit = 1
+        request.head = front.head or front
+        if not request.flags & _LINKS:
+            self._runs(request.head)
 
     def fail_link(self, ctx: int | None, link: int) -> None:
         """io_uring_fail_link: what it was linked to has failed, so its end is nobody's cancel."""
@@ -257,13 +352,14 @@ class Joiner:
     ) -> None:
         """io_uring_task_add: a request that waited by a poll is handed to its task."""
         pending = self._inline.get(tid) or self._calls.get(tid)
-        if pending is None or interrupted or mask:
+        if pending is None or pending.out or interrupted or mask:
             return  # it was woken by what it waited for
         ring = self._ring(ctx)
         request = ring.live.get(user_data if req is None else req)
-        if request is None:  # submitted before the tracing began
+        if request is None or request.user_data != user_data:  # submitted before the tracing began
             request = ring.live[user_data if req is None else req] = Request(0, tid, -1, user_data)
-        if request.by is None and request.own is not pending:
+        key = pending.fields.get("key")
+        if request.by is None and request.own is not pending and key in (None, user_data):
             self._place(pending, ctx, ring)
             request.by = pending
             pending.hit += 1
@@ -272,11 +368,15 @@ class Joiner:
         self, time: int, tid: int, ctx: int, req: int | None, user_data: int, res: int, cflags: int
     ) -> None:
         """io_uring_complete."""
-        if cflags & _MORE and res >= 0:
+        if (cflags & _MORE and res >= 0) or req == 0:  # 0: it is no request's (IORING_OP_MSG_RING)
             return
         ring = self._ring(ctx)
         key = user_data if req is None else req
         request = ring.live.pop(key, None)
+        if ring.names is not None:
+            ring.names.pop(user_data, None)
+        if request is not None and request.user_data != user_data:
+            request = None  # an earlier one that was there; what has ended was not seen to be submitted
         if request is not None and request.older is not None:
             ring.live[key] = request.older
             if request.own is not None and res in STOPPED:  # a cancel does not end so: it is the older one
@@ -289,9 +389,42 @@ class Joiner:
             self._own(request.own, time, tid, res)
             return
         if request is not None and request.timeout is not None:
-            self._head(request.timeout, request, time, res)
-            if request.timeout.targets:
+            if request.by is not None:
+                request.timeout.hit = 0
+            else:
+                self._head(request.timeout, request, time, res)
+                if request.timeout.targets:
+                    return
+        self._ended(request, ring, time, tid, req, user_data, res)
+
+    def overflow(self, time: int, tid: int, ctx: int, user_data: int, res: int, cflags: int) -> None:
+        """io_uring_cqe_overflow: the queue has no room for a completion, which is not told by another event.
+
+        Of which request is not told: it is that with its user_data, and no cancel that would have ended so.
+        """
+        ring = self._ring(ctx)
+        live = ring.live
+        if ring.names is None:
+            ring.names = {request.user_data: req for req, request in live.items()}
+        where = ring.names.get(user_data)
+        for req in chain([where] if where in live else [], live):  # the other one, where two have the same
+            assert req is not None
+            request = live[req]
+            if request.user_data == user_data and (request.own is None or res not in STOPPED):
+                self.complete(time, tid, ctx, req, user_data, res, cflags)
                 return
+
+    def _ended(
+        self,
+        request: Request | None,
+        ring: Ring,
+        time: int,
+        tid: int,
+        req: int | None,
+        user_data: int,
+        res: int,
+    ) -> None:
+        """A request that is no cancel."""
         by = request.by if request is not None else None
         opcode = None if request is None or request.opcode < 0 else request.opcode
         if by is None and res in STOPPED and not (request is not None and request.nobodys):
@@ -314,12 +447,24 @@ class Joiner:
                 request.by = inline
                 inline.hit += 1
             return inline  # Linux 5.10 completes the target within the cancel
-        found = [each for each in ring.open if each.wants(request)]
-        found += [each for each in self._calls.values() if each.ring is None and each.wants(request)]
-        if len(found) == 1:
+        assert target.user_data is not None
+        found = [each for each in ring.aimed.get(target.user_data, ()) if each.wants(request)]
+        for each in ring.open:
+            if len(found) >= MANY:
+                break
+            if each.wants(request):
+                found.append(each)
+        calls = [each for each in self._calls.values() if each.mechanism == SYNC_CANCEL and each.ring is None]
+        if calls:  # another process's is about another ring
+            pid, _ = self._who(tid if request is None else request.tid)
+            found += [each for each in calls if each.fields["pid"] == pid and each.wants(request)]
+        if len(found) == 1 and not any(each.wants(request) for each in ring.full):
             return found[0]
         for each in found:
             each.candidates.append(target)
+            if len(each.candidates) >= MANY and each in ring.open:
+                del ring.open[each]
+                ring.full[each] = None
         self._stray(tid if request is None else request.tid)
         return None
 
@@ -328,6 +473,18 @@ class Joiner:
         if pending.mechanism == LINK_TIMEOUT:
             if res == _ECANCELED:
                 pending.out = True  # what it was behind ended in time
+                if pending.given is not None and pending.ring is not None:  # by something else, then
+                    target = pending.targets.pop()
+                    assert target.user_data is not None
+                    self._ended(
+                        pending.given,
+                        pending.ring,
+                        pending.time,
+                        tid,
+                        -1,
+                        target.user_data,
+                        target.result or 0,
+                    )
                 return
             pending.result = res
             if pending.ring is not None and not pending.targets:
@@ -343,6 +500,7 @@ class Joiner:
         """What a link timeout is behind has ended."""
         pending.hit = 0
         if res in STOPPED:
+            pending.given = request if pending.result is None else None
             pending.time = min(pending.time, time) if pending.result is not None else time
             pending.targets.append(Target(request.user_data, request.opcode, res, None, True))
         self._look(pending)
@@ -432,9 +590,13 @@ class Joiner:
 
     def _called(self, time: int, tid: int, mechanism: str, system: str, **more: Any) -> Pending:
         pid, comm = self._who(tid)
-        return Pending(
-            time, mechanism, None, {"pid": pid, "tid": tid, "comm": comm, "system": system, **more}
-        )
+        fields = {"pid": pid, "tid": tid, "comm": comm, "system": system, **more}
+        pending = Pending(time, mechanism, None, fields)
+        if self.recorded is not None:
+            found = self.recorded(Cancel(time=time, mechanism=mechanism, **fields))
+            if found.flags is not None:
+                pending.said = {"key": found.key, "fd": found.fd, "flags": found.flags}
+        return pending
 
     def _place(self, pending: Pending, ctx: int, ring: Ring) -> None:
         """Its ring is known."""
@@ -443,7 +605,7 @@ class Joiner:
             pending.fields["ring"] = ctx
             if pending.fields.get("ring_fd") is None:
                 pending.fields["ring_fd"] = ring.fd
-            ring.open[pending] = None
+            ring.add(pending)
 
     def _wait(self, pending: Pending) -> None:
         self._pending.append((pending.time + LINGER, pending))
@@ -461,7 +623,7 @@ class Joiner:
             return
         pending.out = True
         if pending.ring is not None:
-            pending.ring.open.pop(pending, None)
+            pending.ring.remove(pending)
         answered = pending.answered
         self._emit(
             Cancel(
@@ -472,7 +634,7 @@ class Joiner:
                 targets=tuple(pending.targets),
                 candidates=() if pending.whole() else tuple(pending.candidates),
                 latency=None if answered is None else answered - pending.time,
-                **pending.fields,
+                **{**pending.fields, **pending.said},
             )
         )
 
@@ -482,12 +644,22 @@ class Joiner:
             _, pending = self._pending.popleft()
             if pending.out:
                 continue
-            if pending.silent and pending.result is None:
+            if pending.silent and pending.result is None and (pending.here or pending.targets):
                 self._answer(pending, None, 0)
+            if pending.result is None and self._waits(pending):
+                self._pending.append((now + LINGER, pending))
+                continue
             if pending.answered is not None and pending.answered + LINGER > now:
                 self._pending.append((pending.answered + LINGER, pending))
                 continue
             self._out(pending)
+
+    def _waits(self, pending: Pending) -> bool:
+        """Whether its answer may still come: it is behind something, or is a call that has not returned."""
+        if pending.place is None or pending.ring is None:
+            return self._calls.get(pending.fields["tid"]) is pending
+        request = pending.ring.live.get(pending.place)
+        return request is not None and request.own is pending
 
     def finish(self) -> None:
         """Nothing more will come."""

@@ -13,9 +13,11 @@ import os
 from collections import defaultdict, deque
 from typing import Any
 
-from iocancel.trace.events import SYNC_CANCEL, Cancel
+from iocancel.trace.events import ASYNC_CANCEL, IO_CANCEL, POLL_REMOVE, SYNC_CANCEL, TIMEOUT_REMOVE, Cancel
 from iocancel.uring.flags import CancelFlags
 
+_MECHANISMS = frozenset([ASYNC_CANCEL, IO_CANCEL, POLL_REMOVE, SYNC_CANCEL, TIMEOUT_REMOVE])
+_MOST = 10_000  # lines that come until it is looked which are old
 _OLD = 5_000_000_000  # ns after which a request that was written down was never made
 
 
@@ -30,6 +32,8 @@ class Recorded:
         self._path = path
         self._fd = -1
         self._rest = b""
+        self._many = 0  # lines that came since it was last looked which are old
+        self._newest = 0
         self._lines: defaultdict[tuple[Any, ...], deque[dict[str, Any]]] = defaultdict(deque)
 
     def __enter__(self) -> Recorded:
@@ -49,8 +53,27 @@ class Recorded:
         while data := os.read(self._fd, 1 << 20):
             *lines, self._rest = (self._rest + data).split(b"\n")
             for line in lines:
-                said = json.loads(line)
-                self._lines[self._key(said)].append(said)
+                try:
+                    said = json.loads(line)
+                    key = self._key(said)
+                    when = said["time"]
+                except (ValueError, KeyError, TypeError):
+                    continue  # the rest of one that was not finished: a crash, a full disk
+                if said["mechanism"] in _MECHANISMS:  # POSIX AIO's are not shown
+                    self._lines[key].append(said)
+                    self._many += 1
+                    self._newest = max(self._newest, when)
+        if self._many > _MOST:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drop what nobody has asked for: cancels that are not shown, or that were lost."""
+        for key, lines in list(self._lines.items()):
+            while lines and self._newest - lines[0]["time"] > _OLD:
+                lines.popleft()
+            if not lines:
+                del self._lines[key]
+        self._many = len(self._lines)
 
     def _key(self, said: dict[str, Any]) -> tuple[Any, ...]:
         who = said["tid"] if said["mechanism"] == SYNC_CANCEL else said["pid"]

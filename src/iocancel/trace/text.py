@@ -32,6 +32,11 @@ def duration(ns: int | None) -> str:
     return f"{ns} ns"
 
 
+def _name(comm: str) -> str:
+    """A name as it can be shown: anybody may have put a terminal's commands into it, or a line's end."""
+    return ascii(comm)[1:-1]
+
+
 def _target(target: Target) -> str:
     name = "?" if target.user_data is None else f"{target.user_data:#x}"
     op = target.op or "request"
@@ -56,7 +61,7 @@ def _cells(cancel: Cancel, offset: int) -> tuple[str, ...]:
     return (
         clock,
         str(cancel.pid),
-        cancel.comm,
+        _name(cancel.comm),
         cancel.mechanism,
         where,
         what,
@@ -125,7 +130,7 @@ def table(summary: Summary, lost: int, strays: int) -> str:
         rows.append(
             (
                 str(pid),
-                comm,
+                _name(comm),
                 mechanism,
                 f"{each.verdicts.total():,}",
                 verdicts,

@@ -480,12 +480,16 @@ class Instance:
 
 
 def _pairs(path: Path) -> dict[int, str]:
-    found = {}
+    found: dict[int, str] = {}
+    last = -1
     with contextlib.suppress(OSError):
-        for line in path.read_text(errors="replace").splitlines():
-            number, _, rest = line.strip().partition(" ")
+        for line in path.read_text(errors="replace").removesuffix("\n").split("\n"):
+            number, _, rest = line.lstrip(" ").partition(" ")
             if number.isdigit():
-                found[int(number)] = rest
+                last = int(number)
+                found[last] = rest
+            elif last >= 0:  # a thread's name may have a line's end in it
+                found[last] += "\n" + line
     return found
 
 

@@ -16,9 +16,9 @@ from iocancel.trace.events import Cancel
 from iocancel.trace.format import Format
 from iocancel.trace.join import LINGER, Joiner
 from iocancel.trace.libbpf import Missing
-from iocancel.trace.names import Names, threads
+from iocancel.trace.names import MACHINES, Names, threads
 from iocancel.trace.recorded import Recorded
-from iocancel.trace.tracefs import Instance
+from iocancel.trace.tracefs import Instance, TracingUnavailable
 
 SYSTEMS = ("uring", "libaio")
 BUFFER = 8 << 20  # bytes for each processor: some 80,000 events
@@ -29,6 +29,7 @@ _URING = (
     "io_uring/io_uring_submit_req",
     "io_uring/io_uring_submit_sqe",  # its name before Linux 6.3
     "io_uring/io_uring_complete",
+    "io_uring/io_uring_cqe_overflow",  # from Linux 5.18 on it is in the place of that, where there is no room
     "io_uring/io_uring_link",
     "io_uring/io_uring_fail_link",
     "io_uring/io_uring_task_add",
@@ -38,7 +39,8 @@ _URING = (
     "syscalls/sys_exit_io_uring_register",
     "syscalls/sys_exit_io_uring_enter",
 )
-_FORK = "sched/sched_process_fork"
+# Whose a thread is, and its name, as they were then: /proc knows nothing of what has ended.
+_TASKS = ("task/task_newtask", "task/task_rename")
 _LIBAIO = ("syscalls/sys_enter_io_cancel", "syscalls/sys_exit_io_cancel")
 
 
@@ -102,6 +104,7 @@ class Tracer:
         self._names: Any = None
         self._joiner: Joiner | None = None
         self._until: float | None = None
+        self._doubted = 0  # events before that time may have been lost
         self._stopped = self._over = False
         self.lost = 0
         """Events that the kernel had no room for, so far. What they told is missing."""
@@ -115,10 +118,10 @@ class Tracer:
 
     def __enter__(self) -> Tracer:
         """Begin."""
-        wanted = [event for system in self._systems for event in events(system)]
+        wanted = [event for system in self._systems for event in events(system)] + list(_TASKS)
         if self._pids is not None:
             # Not by the kernel's own filter, which does not follow io_uring's threads: no fork makes them.
-            wanted.append(_FORK)
+            _check_numbers()
             for pid in self._pids:
                 if not Path(f"/proc/{pid}").exists():
                     raise ProcessLookupError(errno.ESRCH, f"there is no such process: {pid}")
@@ -130,12 +133,16 @@ class Tracer:
             self.missing = tuple(self._instance.missing)
             self._names = Names(self._instance)
             self._joiner = Joiner(self._came, self._names.of, self._strayed)
+            if self._recorded is not None:
+                self._joiner.recorded = self._recorded.of
             if "uring" in self._systems and self.without_keys is None:
                 self._begin_requests(self._joiner)
             self._handlers = handlers(self._joiner, self._instance.formats)
             for fmt in self._instance.formats:
-                if fmt.name == "sched_process_fork":
-                    self._handlers[fmt.id] = self._forks(fmt)
+                if fmt.name == "task_newtask":
+                    self._handlers[fmt.id] = self._made(fmt)
+                elif fmt.name == "task_rename":
+                    self._handlers[fmt.id] = self._renamed(fmt)
             if self._pids is not None:  # those that were made before the first event
                 self._family |= {tid for pid in self._pids for tid in threads(pid)}
         except BaseException:
@@ -226,25 +233,45 @@ class Tracer:
             self._requests.collect()
         if self._recorded is not None:
             self._recorded.read()  # behind the events: what they tell of was written down before them
+        if batch.lost:  # somewhere among what was read so far, of which some is held back yet
+            self._doubted = time.monotonic_ns()
+        doubt = bool(batch.records) and batch.records[0][0] <= self._doubted
+        if doubt and not joiner.doubt:
+            joiner.lose()
+        joiner.doubt = doubt
         handlers = self._handlers
         for when, kind, raw in batch.records:
             handler = handlers.get(kind)
             if handler is not None:
                 handler(when, raw)
         # It is as late as what was read; only where nothing was there, it is now, less what may yet come.
+        if doubt:
+            joiner.lose()
         now = time.monotonic_ns() - LINGER // 10
         joiner.advance(batch.records[-1][0] if batch.records else now)
         if last:
             joiner.finish()
             self._over = True
 
-    def _forks(self, fmt: Format) -> Handler:
-        fields = fmt.reader("parent_pid", "child_pid")
+    def _made(self, fmt: Format) -> Handler:
+        fields = fmt.reader("common_pid", "pid", "comm", "clone_flags")
 
         def handle(_: int, raw: bytes) -> None:
-            parent, child = fields(raw)
+            parent, child, comm, flags = fields(raw)
+            self._names.made(parent, child, comm, flags)
             if parent in self._family:
                 self._family.add(child)
+            else:
+                self._family.discard(child)  # the number was one of them, and is another one's now
+
+        return handle
+
+    def _renamed(self, fmt: Format) -> Handler:
+        fields = fmt.reader("common_pid", "pid", "newcomm")
+
+        def handle(_: int, raw: bytes) -> None:
+            current, tid, comm = fields(raw)
+            self._names.renamed(current if tid is None else tid, comm)
 
         return handle
 
@@ -259,12 +286,30 @@ class Tracer:
 
     def _came(self, cancel: Cancel) -> None:
         if self._wanted(cancel.pid, cancel.tid, cancel.comm):
-            self._ready.append(cancel if self._recorded is None else self._recorded.of(cancel))
+            self._ready.append(cancel)
 
     def _strayed(self, tid: int) -> None:
         pid, comm = self._names.of(tid)
         if self._wanted(pid, tid, comm):
             self.strays += 1
+
+
+def _check_numbers() -> None:
+    """Whether processes have the numbers here that the kernel's events have."""
+    try:
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError as error:
+        raise TracingUnavailable(
+            errno.ENOENT,
+            f"processes can't be looked at without /proc: {error.strerror}",
+            "Try mount -t proc proc /proc",
+        ) from error
+    if space != MACHINES:
+        raise TracingUnavailable(
+            errno.ENOTSUP,
+            "the kernel's events have other numbers of processes than this PID namespace",
+            "Choose processes outside of the container, or trace all, by name (--comm)",
+        )
 
 
 Handler = Callable[[int, bytes], object]
@@ -377,6 +422,7 @@ _MAKERS: dict[str, Callable[[Joiner, Format], Handler]] = {
     "io_uring_link": _link,
     "io_uring_fail_link": _fail_link,
     "io_uring_task_add": _task_add,
+    "io_uring_cqe_overflow": _called("overflow", "ctx", "user_data", "res", "cflags"),
     "io_uring_req_failed": _failed,
     "io_uring_register": _called("register", "ctx", "opcode", "ret"),
     "sys_enter_io_uring_register": _called("enter_register", "fd", "opcode"),
