@@ -128,9 +128,9 @@ class _View:
 
     def _show(self, tracer: Tracer, before: str) -> None:
         if self._json:
-            self._out.write(json.dumps(self._summary.asdict(tracer.lost, tracer.strays)) + "\n")
+            self._out.write(json.dumps(self._summary.asdict(tracer.losses)) + "\n")
         else:
-            self._out.write(before + table(self._summary, tracer.lost, tracer.strays))
+            self._out.write(before + table(self._summary, tracer.losses))
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from iocancel.trace.events import Cancel
 
@@ -49,6 +49,22 @@ class Row:
         self.latencies = Latencies()
 
 
+class Losses(NamedTuple):
+    """What is not known, of what was to be seen.
+
+    Attributes:
+        events: that the kernel had no room for.
+        late: events that came after later ones, so that what they belong to may be told wrongly.
+        keys: requests of which eBPF had no room for what they aim at.
+        strays: requests that ended as cancelled by nothing that was seen.
+    """
+
+    events: int
+    late: int
+    keys: int
+    strays: int
+
+
 class Summary:
     """Counts cancels."""
 
@@ -68,7 +84,7 @@ class Summary:
         if cancel.latency is not None:
             row.latencies.add(cancel.latency)
 
-    def asdict(self, lost: int, strays: int) -> dict[str, Any]:
+    def asdict(self, losses: Losses) -> dict[str, Any]:
         """What JSON shows."""
         return {
             "summary": [
@@ -84,6 +100,8 @@ class Summary:
                 for (pid, comm, mechanism), row in sorted(self.rows.items())
             ],
             "cancels": self.total,
-            "lost_events": lost,
-            "strays": strays,
+            "lost_events": losses.events,
+            "late_events": losses.late,
+            "lost_keys": losses.keys,
+            "strays": losses.strays,
         }

@@ -6,7 +6,7 @@ import time
 from typing import TextIO
 
 from iocancel.trace.events import ASYNC_CANCEL, SYNC_CANCEL, Cancel, Target
-from iocancel.trace.summary import PERCENTILES, Summary
+from iocancel.trace.summary import PERCENTILES, Losses, Summary
 from iocancel.uring.flags import CancelFlags
 
 _COLOURS = {
@@ -122,7 +122,7 @@ class Lines:
         self._out.write(" ".join(shown).rstrip() + "\n")
 
 
-def table(summary: Summary, lost: int, strays: int) -> str:
+def table(summary: Summary, losses: Losses) -> str:
     """The counts, as lines. What was lost is always said."""
     rows = [("PID", "COMM", "MECHANISM", "CANCELS", "VERDICTS", "ENDED", *(f"P{p}" for p in PERCENTILES))]
     for (pid, comm, mechanism), each in sorted(summary.rows.items()):
@@ -144,14 +144,16 @@ def table(summary: Summary, lost: int, strays: int) -> str:
     ]
     if not summary.rows:
         lines = []
-    lines.append(f"{summary.total:,} cancels. Events lost: {lost:,}.")
-    if lost:
+    lines.append(f"{summary.total:,} cancels. Events lost: {losses.events:,}.")
+    if losses.events:
+        lines.append("What was lost may be cancels, or their answers, of any process: give more --buffer.")
+    if losses.late:
+        lines.append(f"{losses.late:,} events came late: what belongs to them may be told wrongly.")
+    if losses.keys:
+        lines.append(f"What {losses.keys:,} cancels aimed at was lost on its way from eBPF.")
+    if losses.strays:
         lines.append(
-            "What was lost may be cancels, or their answers: more --buffer, or fewer processes (-p)."
-        )
-    if strays:
-        lines.append(
-            f"{strays:,} requests ended as cancelled by nothing that was seen: their ring was closed, "
+            f"{losses.strays:,} requests ended as cancelled by nothing that was seen: their ring was closed, "
             "their thread ended, or one of several cancels may have been it."
         )
     return "\n".join(lines) + "\n"

@@ -18,6 +18,7 @@ from iocancel.trace.join import LINGER, Joiner
 from iocancel.trace.libbpf import Missing
 from iocancel.trace.names import MACHINES, Names, threads
 from iocancel.trace.recorded import Recorded
+from iocancel.trace.summary import Losses
 from iocancel.trace.tracefs import Instance, TracingUnavailable
 
 SYSTEMS = ("uring", "libaio")
@@ -100,6 +101,7 @@ class Tracer:
         self._family: set[int] = set()  # the threads of `pids`, and of what they have made since
         self._instance: Any = None
         self._requests: Requests | None = None
+        self._keys_lost = 0
         self._handlers: dict[int, Handler] = {}
         self._names: Any = None
         self._joiner: Joiner | None = None
@@ -157,8 +159,10 @@ class Tracer:
     ) -> None:
         """End, and leave nothing of it in the kernel."""
         self._over = True
-        if self._requests is not None:
-            self._requests.__exit__()
+        requests, self._requests = self._requests, None
+        if requests is not None:
+            self._keys_lost = requests.lost
+            requests.__exit__()
         if self._instance is not None:
             self._instance.__exit__(kind, error, trace)
         if self._recorded is not None:
@@ -172,6 +176,12 @@ class Tracer:
             self.without_keys = str(error)
         else:
             joiner.asked = self._requests.find
+
+    @property
+    def losses(self) -> Losses:
+        """What is not known so far, of what was to be seen."""
+        keys = self._keys_lost if self._requests is None else self._requests.lost
+        return Losses(self.lost, 0 if self._instance is None else self._instance.late, keys, self.strays)
 
     @property
     def over(self) -> bool:
