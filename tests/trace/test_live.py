@@ -17,7 +17,7 @@ import pytest
 from iocancel import Outcome, open_engine
 from iocancel.trace import Cancel, Tracer
 
-from ..support import BOUND, GUEST, few
+from ..support import BOUND, GUEST, few, until
 from .conftest import left
 
 MANY = 20_000 if GUEST else 100_000
@@ -164,22 +164,21 @@ PYPI_LIBAIO = """
             print(error.errno)
 """
 PYPI_CAIO = """
-    import asyncio, os
+    import asyncio, os, sys
     from caio.linux_uring_asyncio import AsyncioContext
 
     async def main():
         r, w = os.pipe()
         context = AsyncioContext(8)
         reads = [asyncio.create_task(context.read(8, r, 0)) for _ in range(5)]
-        await asyncio.sleep(0.05)
+        while not all(read.get_stack() for read in reads):
+            await asyncio.sleep(0)
+        for _ in range(100):  # its own calls, until it has handed them over
+            await asyncio.sleep(0)
         for read in reads:
             read.cancel()
         await asyncio.gather(*reads, return_exceptions=True)
-        os.write(w, b"x" * 100)
-        await asyncio.sleep(0.05)
-        closed = context.close()
-        if closed is not None:
-            await closed
+        sys.stdin.read()  # until all has been seen: it awaits nothing itself
 
     asyncio.run(main())
 """
@@ -217,13 +216,28 @@ def test_pypis_libaio(tracefs: Path) -> None:
 
 def test_pypis_caio(tracefs: Path) -> None:
     """It asks once for each task, by io_uring, and its reads end so."""
-    found = peer(tracefs, "caio", PYPI_CAIO)
+    pytest.importorskip("caio")
+    found: list[Cancel] = []
+    with Tracer([os.getpid()], tracefs=str(tracefs)) as tracer:
+        child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(PYPI_CAIO)], stdin=subprocess.PIPE)
+
+        def seen() -> bool:
+            found.extend(tracer.read(0.1))
+            return len(found) >= 5
+
+        try:
+            until(seen, "its cancels were seen")
+        finally:
+            assert child.stdin is not None
+            child.stdin.close()
+            child.wait(BOUND)
+        tracer.stop()
+        found += tracer.read(0)
+    assert child.returncode == 0
     assert Counter((each.mechanism, each.verdict) for each in found) == {("async_cancel", "cancelled"): 5}
-    # Its kernel thread may find the requests, all at once, when their data have come already: by which of the
-    # five each was ended is not told then, and the five are candidates.
-    ended = {(target.user_data, target.ending) for each in found for target in each.targets + each.candidates}
-    assert len(ended) == 5
-    assert {name for _, name in ended} == {"ECANCELED"}
+    ended = [target for each in found for target in each.targets]
+    assert [(target.op, target.ending, target.seen) for target in ended] == [("READ", "ECANCELED", True)] * 5
+    assert len({target.user_data for target in ended}) == 5
 
 
 def burst(many: int) -> None:
