@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from iocancel import Outcome, open_engine
-from iocancel.trace import Cancel, Tracer
+from iocancel.trace import Cancel, Tracer, TracingUnavailable
+from iocancel.trace import tracer as tracer_module
 
 from ..support import BOUND, GUEST, few, until
 from .conftest import left
@@ -359,6 +360,26 @@ def test_outside_of_its_block(tracefs: Path) -> None:
         tracer.read()
     with pytest.raises(ValueError, match="'aio'"):
         Tracer(systems=["aio"])
+
+
+def test_a_kernel_without_these_events(tracefs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so and what it takes, though there are others."""
+    monkeypatch.setattr(tracer_module, "_URING", ("io_uring/io_uring_complete_not",))
+    monkeypatch.setattr(tracer_module, "_LIBAIO", ("syscalls/sys_enter_io_cancel_not",))
+    monkeypatch.setattr(
+        tracer_module, "_TELLS", {"uring": tracer_module._URING[0], "libaio": tracer_module._LIBAIO[0]}
+    )
+    with pytest.raises(TracingUnavailable, match="no io_uring or syscalls events") as raised:
+        Tracer(tracefs=str(tracefs)).__enter__()
+    assert "CONFIG_IO_URING and CONFIG_FTRACE_SYSCALLS" in raised.value.remedy
+    assert left(tracefs) == []
+
+
+def test_a_kernel_without_some_of_them(tracefs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracer_module, "_LIBAIO", ("syscalls/sys_enter_io_cancel_not",))
+    monkeypatch.setattr(tracer_module, "_TELLS", {**tracer_module._TELLS, "libaio": tracer_module._LIBAIO[0]})
+    with Tracer(tracefs=str(tracefs)) as tracer:
+        assert tracer.missing_systems == ["libaio"]
 
 
 def test_names_of_what_has_ended(tracefs: Path, cancels: str) -> None:

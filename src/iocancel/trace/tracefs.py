@@ -251,7 +251,7 @@ class Instance:
             found = [event for event in self._events if (root / "events" / event / "format").is_file()]
             self.missing = [event for event in self._events if event not in found]
             if not found:
-                raise _without(self._events)
+                raise without(self._events)
             self._make(root)
             self._set_up(root, found)
         except BaseException as error:
@@ -535,7 +535,7 @@ def _close_all() -> None:
         instance.close()
 
 
-def _without(events: list[str]) -> TracingUnavailable:
+def without(events: list[str]) -> TracingUnavailable:
     """The exception for a kernel that has none of them."""
     systems = list(dict.fromkeys(event.partition("/")[0] for event in events))
     needs = {"io_uring": "CONFIG_IO_URING", "syscalls": "CONFIG_FTRACE_SYSCALLS"}

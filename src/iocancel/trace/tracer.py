@@ -19,7 +19,7 @@ from iocancel.trace.libbpf import Missing
 from iocancel.trace.names import MACHINES, Names, threads
 from iocancel.trace.recorded import Recorded
 from iocancel.trace.summary import Losses
-from iocancel.trace.tracefs import Instance, TracingUnavailable
+from iocancel.trace.tracefs import Instance, TracingUnavailable, without
 
 SYSTEMS = ("uring", "libaio")
 BUFFER = 8 << 20  # bytes for each processor: some 80,000 events
@@ -43,6 +43,7 @@ _URING = (
 # Whose a thread is, and its name, as they were then: /proc knows nothing of what has ended.
 _TASKS = ("task/task_newtask", "task/task_rename")
 _LIBAIO = ("syscalls/sys_enter_io_cancel", "syscalls/sys_exit_io_cancel")
+_TELLS = {"uring": "io_uring/io_uring_complete", "libaio": _LIBAIO[0]}  # without it there is nothing to show
 
 
 def events(system: str) -> tuple[str, ...]:
@@ -133,6 +134,8 @@ class Tracer:
         try:
             self._instance = Instance(events=wanted, buffer=self._buffer, tracefs=self._tracefs).__enter__()
             self.missing = tuple(self._instance.missing)
+            if len(self.missing_systems) == len(self._systems):
+                raise without([event for system in self._systems for event in events(system)])
             self._names = Names(self._instance)
             self._joiner = Joiner(self._came, self._names.of, self._strayed)
             if self._recorded is not None:
@@ -191,12 +194,7 @@ class Tracer:
     @property
     def missing_systems(self) -> list[str]:
         """The systems of which this kernel tells nothing."""
-        lacks = set(self.missing)
-        return [
-            name
-            for name, event in (("uring", "io_uring/io_uring_complete"), ("libaio", _LIBAIO[0]))
-            if name in self._systems and event in lacks
-        ]
+        return [name for name in self._systems if _TELLS[name] in self.missing]
 
     def stop(self) -> None:
         """End it: what has been recorded still comes. From anywhere, also from a signal's handler."""
