@@ -23,7 +23,7 @@ from iocancel.operation import VERBS
 from iocancel.trace.tracefs import Instance, TracingUnavailable
 from iocancel.trace.tracer import events
 
-from .support import BOUND, refuse
+from .support import BOUND, refuse, skip
 
 
 @pytest.fixture(scope="module")
@@ -365,8 +365,8 @@ def test_tracing_without_tracefs() -> None:
     """
     command = ["unshare", "--mount", "sh", "-c", gone, "sh", sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=BOUND, check=False)
-    if done.returncode and os.geteuid():
-        pytest.skip("it takes root to unmount")
+    if done.stderr.startswith("unshare: "):  # not root; or in a chroot
+        skip(f"no mount namespace can be made here: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
     assert "False tracefs is not mounted" in done.stdout
     assert "mount -t tracefs" in done.stdout

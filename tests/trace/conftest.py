@@ -46,6 +46,13 @@ def instances(tracefs: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def namespaces() -> None:
+    """Mount namespaces, in which the command finds tracefs where it usually is, or does not."""
+    tried = subprocess.run(["unshare", "--mount", "true"], capture_output=True, text=True, check=False)
+    need(not tried.returncode, f"no mount namespace can be made here, as in a chroot: {tried.stderr.strip()}")
+
+
+@pytest.fixture(scope="session")
 def cancels(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The path of a C program that cancels by liburing: cancels.c."""
     made = tmp_path_factory.mktemp("cancels") / "cancels"

@@ -34,7 +34,7 @@ def run(*args: str, first: str = INSIDE) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(autouse=True)
-def _tracing(tracefs: Path) -> None:
+def _tracing(tracefs: Path, namespaces: None) -> None:
     """All of these need it."""
 
 

@@ -88,13 +88,13 @@ def test_what_was_never_sent_is_forgotten(path: Path) -> None:
         assert recorded.of(cancel(60 * SECOND, 5)).key == 2
 
 
-def test_a_file_that_can_t_be(tmp_path: Path, tracefs: Path) -> None:
+def test_a_file_that_can_t_be(tmp_path: Path, tracefs: Path, namespaces: None) -> None:
     done = run("--record", str(tmp_path), "--duration", "0")
     assert done.returncode == 2
     assert done.stderr == f"iocancel trace: {tmp_path}: Is a directory\n"
 
 
-def test_from_end_to_end(path: Path, tracefs: Path) -> None:
+def test_from_end_to_end(path: Path, tracefs: Path, namespaces: None) -> None:
     """The engine's cancels by user_data, a ring's by fd, a synchronous one: as they were asked for."""
     program = """
         import os
@@ -136,7 +136,7 @@ def told(lines: list[str]) -> list[dict[str, Any]]:
     return [each for each in (json.loads(one) for one in lines if one.startswith("{")) if "mechanism" in each]
 
 
-def test_without_it_nothing_is_known(tracefs: Path) -> None:
+def test_without_it_nothing_is_known(tracefs: Path, namespaces: None) -> None:
     program = """
         import os
         from iocancel import open_engine
