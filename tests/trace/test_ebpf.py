@@ -305,7 +305,7 @@ def test_without_libbpf(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "apt install libbpf1" in reason
 
 
-def test_an_older_libbpf(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_libbpf(works: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(libbpf._CALLS, "bpf_no_such_call", (None, []))
     reason = available()
     assert reason is not None
