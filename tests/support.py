@@ -204,3 +204,18 @@ def refuse(*_: object, **__: object) -> None:
     error = EngineUnavailable(1, "Operation not permitted")
     error.reason, error.remedy = "it is forbidden", "allow it"
     raise error
+
+
+def by_a_thread_that_is_gone(engine: Any, make: Callable[[], Any]) -> Any:
+    """What a thread has made and submitted that is gone: also for the kernel, a moment later than join()."""
+    made: list[Any] = []
+
+    def work() -> None:
+        made.append(make())
+        engine.submit()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    until(lambda: not Path(f"/proc/self/task/{thread.native_id}").exists(), "the thread is gone")
+    return made[0]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from iocancel import OperationTimedOut, Outcome
 
-from ..support import BOUND, few, until
+from ..support import BOUND, by_a_thread_that_is_gone, few, until
 from .helpers import C, X, need_stopping, need_verbs, outcomes
 
 THREADS = 8
@@ -210,28 +209,13 @@ def test_bulk_cancels_while_others_wait(engine: Any, pipe: tuple[int, int]) -> N
     assert outcomes(op for each in ops for op in each) == {X}
 
 
-def submitted_by_one_that_is_gone(engine: Any, fd: int) -> Any:
-    """A read whose thread is gone: also for the kernel, which is a moment later than join()."""
-    ops: list[Any] = []
-
-    def work() -> None:
-        ops.append(engine.read(fd, 4))
-        engine.submit()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    until(lambda: not Path(f"/proc/self/task/{thread.native_id}").exists(), "the thread is gone")
-    return ops[0]
-
-
 def test_a_thread_that_ends_with_operations_in_flight(engine: Any, pipe: tuple[int, int]) -> None:
     """It completes, though io_uring cancels what a thread has submitted when that thread is gone.
 
     When it is next woken (facts 5.7), and is handed over again: tests/engines/test_submitters.py.
     """
     need_verbs(engine, "read")
-    op = submitted_by_one_that_is_gone(engine, pipe[0])
+    op = by_a_thread_that_is_gone(engine, lambda: engine.read(pipe[0], 4))
     os.write(pipe[1], b"data")
     assert op.wait(BOUND) is C
     assert op.result() == b"data"
@@ -239,6 +223,6 @@ def test_a_thread_that_ends_with_operations_in_flight(engine: Any, pipe: tuple[i
 
 def test_and_they_can_still_be_cancelled(engine: Any, pipe: tuple[int, int]) -> None:
     need_stopping(engine, "read")
-    op = submitted_by_one_that_is_gone(engine, pipe[0])
+    op = by_a_thread_that_is_gone(engine, lambda: engine.read(pipe[0], 4))
     assert op.cancel()
     assert op.wait() is X

@@ -11,8 +11,6 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,27 +20,12 @@ from iocancel.engines.uring import UringEngine, submitters
 from iocancel.engines.uring.submitters import Origin
 from iocancel.testing import interrupt_everywhere
 
-from ..support import BOUND, GUEST, few, fill, need, until
-
-
-def by_one_that_is_gone(uring: UringEngine, make: Callable[[], Any]) -> Any:
-    """An operation whose thread is gone, for the kernel, too."""
-    made: list[Any] = []
-
-    def work() -> None:
-        made.append(make())
-        uring.submit()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    until(lambda: not Path(f"/proc/self/task/{thread.native_id}").exists(), "the thread is gone")
-    return made[0]
+from ..support import BOUND, GUEST, by_a_thread_that_is_gone, few, fill, need, until
 
 
 def test_read(uring: UringEngine, pipe: tuple[int, int]) -> None:
     fds = len(os.listdir("/proc/self/fd"))
-    read = by_one_that_is_gone(uring, lambda: uring.read(pipe[0], 8))
+    read = by_a_thread_that_is_gone(uring, lambda: uring.read(pipe[0], 8))
     os.write(pipe[1], b"data")
     assert read.wait(BOUND) is Outcome.COMPLETED
     assert read.result() == b"data"
@@ -51,12 +34,12 @@ def test_read(uring: UringEngine, pipe: tuple[int, int]) -> None:
 
 def test_recv_and_poll_and_accept(uring: UringEngine, pair: tuple[socket.socket, socket.socket]) -> None:
     left, right = pair
-    recv = by_one_that_is_gone(uring, lambda: uring.recv(left, 8))
+    recv = by_a_thread_that_is_gone(uring, lambda: uring.recv(left, 8))
     right.send(b"one")
     assert recv.wait(BOUND) is Outcome.COMPLETED
     assert recv.result() == b"one"
 
-    poll = by_one_that_is_gone(uring, lambda: uring.poll(left, select.POLLIN))
+    poll = by_a_thread_that_is_gone(uring, lambda: uring.poll(left, select.POLLIN))
     right.send(b"two")
     assert poll.wait(BOUND) is Outcome.COMPLETED
     assert poll.result() & select.POLLIN
@@ -64,7 +47,7 @@ def test_recv_and_poll_and_accept(uring: UringEngine, pair: tuple[socket.socket,
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
         listener.bind("")
         listener.listen()
-        accept = by_one_that_is_gone(uring, lambda: uring.accept(listener))
+        accept = by_a_thread_that_is_gone(uring, lambda: uring.accept(listener))
         client.connect(listener.getsockname())
         assert accept.wait(BOUND) is Outcome.COMPLETED
         accept.result()[0].close()
@@ -72,13 +55,13 @@ def test_recv_and_poll_and_accept(uring: UringEngine, pair: tuple[socket.socket,
 
 def test_recvmsg_and_vectors(uring: UringEngine, pair: tuple[socket.socket, socket.socket]) -> None:
     left, right = pair
-    message = by_one_that_is_gone(uring, lambda: uring.recvmsg(left, 8))
+    message = by_a_thread_that_is_gone(uring, lambda: uring.recvmsg(left, 8))
     right.send(b"one")
     assert message.wait(BOUND) is Outcome.COMPLETED
     assert message.result()[0] == b"one"
 
     parts = [bytearray(2), bytearray(2)]
-    vector = by_one_that_is_gone(uring, lambda: uring.readv(left, parts))
+    vector = by_a_thread_that_is_gone(uring, lambda: uring.readv(left, parts))
     right.send(b"four")
     assert vector.wait(BOUND) is Outcome.COMPLETED
     assert parts == [b"fo", b"ur"]
@@ -86,7 +69,7 @@ def test_recvmsg_and_vectors(uring: UringEngine, pair: tuple[socket.socket, sock
 
 def test_write(uring: UringEngine, pipe: tuple[int, int]) -> None:
     fill(pipe[1])
-    write = by_one_that_is_gone(uring, lambda: uring.write(pipe[1], b"end"))
+    write = by_a_thread_that_is_gone(uring, lambda: uring.write(pipe[1], b"end"))
     while not write.done():
         assert os.read(pipe[0], 65536)
         uring.reap(0.01)
@@ -96,7 +79,7 @@ def test_write(uring: UringEngine, pipe: tuple[int, int]) -> None:
 
 
 def test_timeout(uring: UringEngine) -> None:
-    timeout = by_one_that_is_gone(uring, lambda: uring.timeout(0.05))
+    timeout = by_a_thread_that_is_gone(uring, lambda: uring.timeout(0.05))
     assert timeout.wait(BOUND) is Outcome.COMPLETED
 
 
@@ -109,7 +92,7 @@ def test_multishot(uring: UringEngine, pair: tuple[socket.socket, socket.socket]
         blocks.append(uring.recv_multishot(left, 16, buffers=4))
         return blocks[0].__enter__()
 
-    stream = by_one_that_is_gone(uring, begin)
+    stream = by_a_thread_that_is_gone(uring, begin)
     for i in range(6):
         right.send(b"%d" % i)
         assert next(stream) == b"%d" % i
@@ -121,7 +104,7 @@ def test_zero_copy(uring: UringEngine, tcp: tuple[socket.socket, socket.socket])
     need(uring.supports("send_zc"), "send_zc is there from 6.0")
     left, right = tcp
     sent = fill(left.fileno())
-    send = by_one_that_is_gone(uring, lambda: uring.send_zc(left, b"end"))
+    send = by_a_thread_that_is_gone(uring, lambda: uring.send_zc(left, b"end"))
     got = b""
     while len(got) < sent + 3:
         got += right.recv(1 << 20)
@@ -137,7 +120,7 @@ def test_zero_copy(uring: UringEngine, tcp: tuple[socket.socket, socket.socket])
 def test_futex(uring: UringEngine) -> None:
     need(uring.supports("futex_wait"), "futex_wait is there from 6.7")
     word = bytearray((7).to_bytes(4, "little"))
-    wait = by_one_that_is_gone(uring, lambda: uring.futex_wait(word, 7))
+    wait = by_a_thread_that_is_gone(uring, lambda: uring.futex_wait(word, 7))
     uring.reap(0)
     uring.submit()
     assert not wait.done()
@@ -184,7 +167,7 @@ def fails_and_says_so(read: Any) -> None:
 def test_a_number_that_is_another_files(uring: UringEngine) -> None:
     """Its file was closed, which the kernel does not mind; the next one has the number."""
     mine, peer = os.pipe()
-    read = by_one_that_is_gone(uring, lambda: uring.read(mine, 8))
+    read = by_a_thread_that_is_gone(uring, lambda: uring.read(mine, 8))
     os.close(mine)
     other, other_peer = os.pipe()
     assert other == mine
@@ -198,7 +181,7 @@ def test_a_number_that_is_another_files(uring: UringEngine) -> None:
 
 def test_a_number_that_is_nobodys(uring: UringEngine) -> None:
     mine, peer = os.pipe()
-    read = by_one_that_is_gone(uring, lambda: uring.read(mine, 8))
+    read = by_a_thread_that_is_gone(uring, lambda: uring.read(mine, 8))
     os.close(mine)
     os.write(peer, b"x")
     os.close(peer)
@@ -208,7 +191,7 @@ def test_a_number_that_is_nobodys(uring: UringEngine) -> None:
 def test_files_without_a_number_of_their_own(uring: UringEngine) -> None:
     """All eventfds have one inode: another's count could be taken."""
     event = os.eventfd(0)
-    read = by_one_that_is_gone(uring, lambda: uring.read(event, 8))
+    read = by_a_thread_that_is_gone(uring, lambda: uring.read(event, 8))
     os.eventfd_write(event, 5)
     fails_and_says_so(read)
     assert os.eventfd_read(event) == 5
@@ -219,11 +202,11 @@ def test_pythons_own_files(uring: UringEngine) -> None:
     """They keep their number for as long as they are open: no inode is needed."""
     master, slave = os.openpty()
     with open(slave, "rb", buffering=0) as terminal:
-        read = by_one_that_is_gone(uring, lambda: uring.read(terminal, 16))
+        read = by_a_thread_that_is_gone(uring, lambda: uring.read(terminal, 16))
         os.write(master, b"line\n")
         assert read.wait(BOUND) is Outcome.COMPLETED
         assert read.result() == b"line\n"
-        late = by_one_that_is_gone(uring, lambda: uring.read(terminal, 16))
+        late = by_a_thread_that_is_gone(uring, lambda: uring.read(terminal, 16))
     os.write(master, b"more\n")
     fails_and_says_so(late)
     os.close(master)
@@ -234,7 +217,7 @@ def test_closed_while_it_is_handed_over_again(
 ) -> None:
     """The number goes to another file just after the look: it is a duplicate that is handed over."""
     mine = os.dup(pipe[0])
-    read = by_one_that_is_gone(uring, lambda: uring.read(mine, 8))
+    read = by_a_thread_that_is_gone(uring, lambda: uring.read(mine, 8))
     os.write(pipe[1], b"data")
     other, other_peer = os.pipe()
     os.write(other_peer, b"theirs")
@@ -256,7 +239,7 @@ def test_closed_while_it_is_handed_over_again(
 
 def test_a_deadline_is_the_same_one(uring: UringEngine, pipe: tuple[int, int]) -> None:
     """The kernel's own timer went with the thread; what is left of the time is what it gets."""
-    read = by_one_that_is_gone(uring, lambda: uring.read(pipe[0], 8, timeout=0.3))
+    read = by_a_thread_that_is_gone(uring, lambda: uring.read(pipe[0], 8, timeout=0.3))
     expires = read._expires
     other = os.dup(pipe[0])  # somebody takes the byte that wakes it
     os.write(pipe[1], b"x")
@@ -279,7 +262,7 @@ def test_a_cancel_after_the_look_at_who_asked(
         return again(self, op)
 
     monkeypatch.setattr(Origin, "again", asked)
-    read = by_one_that_is_gone(uring, lambda: uring.read(pipe[0], 4))
+    read = by_a_thread_that_is_gone(uring, lambda: uring.read(pipe[0], 4))
     os.write(pipe[1], b"data")
     assert read.wait(BOUND) is Outcome.CANCELLED
     assert read.verdict is Verdict.CANCELLED
@@ -294,14 +277,14 @@ def test_a_cancel_while_it_is_prepared_again(uring: UringEngine, pipe: tuple[int
         op.cancel()
 
     uring._back = cancelling  # type: ignore[method-assign]
-    read = by_one_that_is_gone(uring, lambda: uring.read(pipe[0], 4))
+    read = by_a_thread_that_is_gone(uring, lambda: uring.read(pipe[0], 4))
     os.write(pipe[1], b"data")
     assert read.wait(BOUND) is Outcome.CANCELLED
     assert os.read(pipe[0], 8) == b"data"
 
 
 def test_a_cancel_of_all_finds_it(uring: UringEngine, pipe: tuple[int, int]) -> None:
-    read = by_one_that_is_gone(uring, lambda: uring.read(pipe[0], 4))
+    read = by_a_thread_that_is_gone(uring, lambda: uring.read(pipe[0], 4))
     os.write(pipe[1], b"data")
     until(lambda: uring._carrier.came() or read.done(), "the kernel has given it back")
     uring._settle()
@@ -314,7 +297,7 @@ def test_a_cancel_of_all_finds_it(uring: UringEngine, pipe: tuple[int, int]) -> 
 
 def test_the_engine_is_closed_then(pipe: tuple[int, int]) -> None:
     with UringEngine() as uring:
-        read = by_one_that_is_gone(uring, lambda: uring.read(pipe[0], 4))
+        read = by_a_thread_that_is_gone(uring, lambda: uring.read(pipe[0], 4))
         os.write(pipe[1], b"data")
     assert read.outcome is Outcome.CANCELLED
     assert os.read(pipe[0], 8) == b"data"
@@ -322,7 +305,7 @@ def test_the_engine_is_closed_then(pipe: tuple[int, int]) -> None:
 
 def test_given_back_twice(uring: UringEngine, pipe: tuple[int, int]) -> None:
     """Also who hands it over again may be about to end."""
-    read = by_one_that_is_gone(uring, lambda: uring.read(pipe[0], 4))
+    read = by_a_thread_that_is_gone(uring, lambda: uring.read(pipe[0], 4))
     other = os.dup(pipe[0])
     os.write(pipe[1], b"x")
     assert os.read(other, 1) == b"x"
@@ -332,7 +315,7 @@ def test_given_back_twice(uring: UringEngine, pipe: tuple[int, int]) -> None:
         until(lambda: uring.reap(0) or read._seen >= 0, "it was given back")
         uring.submit()
 
-    by_one_that_is_gone(uring, submit)
+    by_a_thread_that_is_gone(uring, submit)
     assert not read.done()
     os.write(pipe[1], b"data")
     assert read.wait(BOUND) is Outcome.COMPLETED
@@ -343,7 +326,7 @@ def test_no_fd_is_left(uring: UringEngine, pipe: tuple[int, int], monkeypatch: p
     def none_left(fd: int) -> None:
         raise OSError(errno.EMFILE, "no fd")
 
-    read = by_one_that_is_gone(uring, lambda: uring.read(pipe[0], 4))
+    read = by_a_thread_that_is_gone(uring, lambda: uring.read(pipe[0], 4))
     monkeypatch.setattr(submitters, "duplicate", none_left)
     os.write(pipe[1], b"data")
     fails_and_says_so(read)
@@ -357,7 +340,7 @@ def test_interrupted_everywhere() -> None:
         def __init__(self) -> None:
             self.engine = UringEngine()
             self.pipe = os.pipe()
-            self.read = by_one_that_is_gone(self.engine, lambda: self.engine.read(self.pipe[0], 4))
+            self.read = by_a_thread_that_is_gone(self.engine, lambda: self.engine.read(self.pipe[0], 4))
             os.write(self.pipe[1], b"data")
             until(lambda: self.engine._carrier.came(), "the kernel has given it back")
 

@@ -381,10 +381,7 @@ class Joiner:
             ring.live[key] = request.older
             if request.own is not None and res in STOPPED:  # a cancel does not end so: it is the older one
                 request, ring.live[key] = request.older, request
-                if request.older is not None:
-                    ring.live[key].older = request.older
-                else:
-                    ring.live[key].older = None
+                ring.live[key].older = request.older
         if request is not None and request.own is not None:
             self._own(request.own, time, tid, res)
             return
