@@ -85,6 +85,9 @@ def only(monkeypatch: pytest.MonkeyPatch, *kinds: type[awaited.File]) -> None:
 PLAIN = (awaited.Pipe, awaited.Stream, awaited.Event, awaited.Requests, awaited.Disk)
 """Where no memoryview is pinned when an engine is closed too early: see `awaited.Pipe`."""
 
+UNSTOPPED = "has the value"
+"""Where no cancel goes out: `recvmsg`, which is done at once or stopped at once, runs on and takes bytes."""
+
 
 def has(engine: str) -> None:
     try:
@@ -322,7 +325,7 @@ def test_cancels_that_are_not_sent_are_found(scenario: str, monkeypatch: pytest.
         engine._carrier.cancel = lambda ops: None
 
     said = told(scenario, patience=0.5, sabotage=sabotage)
-    assert "in the ledger" in said or "s later" in said
+    assert "in the ledger" in said or "s later" in said or UNSTOPPED in said
 
 
 @pytest.mark.parametrize("scenario", BOTH)
@@ -330,7 +333,7 @@ def test_a_cancel_that_no_turn_is_made_for_is_found(scenario: str, monkeypatch: 
     only(monkeypatch, *PLAIN)
     monkeypatch.setattr(hubs.Hub, "cancel", lambda self, op: None)
     said = told(scenario, patience=0.5)
-    assert "tasks hang" in said or "s later" in said or "never taken" in said
+    assert "tasks hang" in said or "s later" in said or "never taken" in said or UNSTOPPED in said
 
 
 @pytest.mark.parametrize("scenario", BOTH)
