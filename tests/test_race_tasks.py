@@ -27,7 +27,7 @@ from iocancel.operation import FdOperation
 from iocancel.operation.closing import Closing
 from iocancel.uring import limbo
 from tools.race import __main__ as command
-from tools.race import awaited, lanes, tasks, worlds
+from tools.race import awaited, lanes, owned_awaited, tasks, worlds
 from tools.race.check import Failure, Resources
 from tools.race.rounds import Options
 
@@ -228,7 +228,7 @@ def test_a_connection_that_is_dropped_is_found(scenario: str, monkeypatch: pytes
 
 
 def test_a_stream_that_keeps_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Stream._bring
+    real, cancel = Stream._bring, asyncio_hub.Hub.cancel
 
     async def forgets(self: Any, *args: Any) -> None:
         try:
@@ -239,18 +239,20 @@ def test_a_stream_that_keeps_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -
                 self._reading = None
             raise
 
+    def dawdles(self: Any, op: Any) -> None:
+        """Send a cancel some passes of the loop later: so the bytes are often first."""
+        self.loop.call_soon(self.loop.call_soon, self.loop.call_soon, sends, self, op, op._token)
+
+    def sends(self: Any, op: Any, token: int) -> None:
+        if op._token == token and not self.closed:  # else it has ended, and the object is used again
+            cancel(self, op)
+
+    only(monkeypatch, owned_awaited.Owned)
     monkeypatch.setattr(Stream, "_bring", forgets)
-    # Only where the bytes and the cancel come together: it takes more rounds.
-    asked = options("asyncio", 40)
-    asked.ops = 1000
-    said = ""
-    for number in range(60):
-        try:
-            tasks.play(asked, number)
-        except Failure as failure:
-            said = str(failure)
-            break
-    assert "different from byte" in said or "never written" in said
+    monkeypatch.setattr(asyncio_hub.Hub, "cancel", dawdles)
+    said = told("asyncio")
+    # Where it was the last of them somebody waits for ever.
+    assert any(each in said for each in ("different from byte", "never written", "missing", "tasks hang"))
 
 
 @pytest.mark.parametrize("scenario", BOTH)
