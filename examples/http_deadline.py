@@ -68,7 +68,7 @@ def main() -> int:
         serving.start()
         try:
             host, port = server.getsockname()
-            fetch(host, port, 0.3)
+            fetch(host, port, 1.0)
         except TimeoutError as error:
             print(f"the client: {error}")
             if gone.wait(5):  # a connection that was closed is reset, and the server finds out

@@ -221,7 +221,7 @@ BLOCKING = {
         "in flight: 0",
     ],
     "http_deadline": [
-        "the client: the 0.3 s of fail_after() are over",
+        "the client: the 1 s of fail_after() are over",
         "the server: the client has gone",
     ],
     "pickle_deadline": [

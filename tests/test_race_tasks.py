@@ -85,8 +85,8 @@ def only(monkeypatch: pytest.MonkeyPatch, *kinds: type[awaited.File]) -> None:
 PLAIN = (awaited.Pipe, awaited.Stream, awaited.Event, awaited.Requests, awaited.Disk)
 """Where no memoryview is pinned when an engine is closed too early: see `awaited.Pipe`."""
 
-UNSTOPPED = "has the value"
-"""Where no cancel goes out: `recvmsg`, which is done at once or stopped at once, runs on and takes bytes."""
+UNSTOPPED = ("tasks hang", "s later", "in the ledger", "never taken", "has the value", "has written others")
+"""Where no cancel goes out: what runs on, and takes bytes, or writes where a buffer was given back."""
 
 
 def has(engine: str) -> None:
@@ -139,6 +139,12 @@ def test_the_plan_is_drawn_from_the_seed(scenario: str, monkeypatch: pytest.Monk
     )  # who is there: a matter of time
     for kind in (awaited.File, *tasks._KINDS):
         monkeypatch.setattr(kind, "play", play)
+    # How far a block comes before its deadline is a matter of time, too.
+    real = asyncio.timeout
+    monkeypatch.setattr(asyncio, "timeout", lambda seconds: real(None))
+    if scenario == "trio":
+        world_trio = importlib.import_module("tools.race.world_trio")
+        monkeypatch.setattr(world_trio, "_KINDS", dict.fromkeys(world_trio._KINDS, world_trio._plain))
     played = []
     for seed in (1, 1, 2):
         made.clear()
@@ -326,16 +332,16 @@ def test_cancels_that_are_not_sent_are_found(scenario: str, monkeypatch: pytest.
     def sabotage(engine: Any) -> None:
         engine._carrier.cancel = lambda ops: None
 
-    said = told(scenario, patience=0.5, sabotage=sabotage)
-    assert "in the ledger" in said or "s later" in said or UNSTOPPED in said
+    said = told(scenario, patience=1.0, sabotage=sabotage)
+    assert any(each in said for each in UNSTOPPED)
 
 
 @pytest.mark.parametrize("scenario", BOTH)
 def test_a_cancel_that_no_turn_is_made_for_is_found(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, *PLAIN)
     monkeypatch.setattr(hubs.Hub, "cancel", lambda self, op: None)
-    said = told(scenario, patience=0.5)
-    assert "tasks hang" in said or "s later" in said or "never taken" in said or UNSTOPPED in said
+    said = told(scenario, patience=1.0)
+    assert any(each in said for each in UNSTOPPED)
 
 
 @pytest.mark.parametrize("scenario", BOTH)
@@ -361,7 +367,7 @@ def test_an_ending_that_nobody_is_told_of_is_found(scenario: str, monkeypatch: p
 
     only(monkeypatch, *PLAIN)
     monkeypatch.setattr(hubs.Hub, "close", closes)
-    said = told(scenario, patience=0.5, sabotage=sabotage)
+    said = told(scenario, patience=1.0, sabotage=sabotage)
     assert "tasks hang" in said or "s later" in said
 
 
@@ -369,7 +375,7 @@ def test_an_ending_that_nobody_is_told_of_is_found(scenario: str, monkeypatch: p
 def test_an_orphan_that_stays_is_found(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Closing, "orphan", lambda self, op: self._orphans.add(op))
     only(monkeypatch, awaited.Fifo, awaited.Pipe)
-    assert "of them orphans" in told(scenario, patience=0.5)
+    assert "of them orphans" in told(scenario, patience=1.0)
 
 
 def test_a_late_fd_that_stays_open_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,7 +427,7 @@ def test_what_is_still_in_flight_is_found(scenario: str, monkeypatch: pytest.Mon
         self.game.hub.soon()
 
     monkeypatch.setattr(awaited.Pipe, "finish", leaves)
-    assert "operations are in flight" in told(scenario, patience=0.5)
+    assert "operations are in flight" in told(scenario, patience=1.0)
 
 
 def test_what_the_loop_reports_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

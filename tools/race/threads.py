@@ -353,7 +353,7 @@ class Worker:
         self.nothing_else(name, error)
         since = min((record.at for record in reach), default=float("inf"))
         late = time.monotonic() - max(begun, since)
-        if late > self.game.options.patience / 2:
+        if late > max(5.0, self.game.options.patience / 2):  # a machine may have others to serve
             raise Failure(f"{name} was cancelled, and has raised {late:.1f} s later")
 
     @staticmethod
