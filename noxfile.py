@@ -148,9 +148,9 @@ def doctor(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure against C and against peers; arguments go to benchmarks."""
-    groups = ["bench"] if "bench" in PYPROJECT.get("dependency-groups", {}) else []
-    ready(session, *groups)
-    if "--no-peer" not in session.posargs:
+    drawing = {"--plot", "--keep"} & set(session.posargs)
+    ready(session, *(["bench"] if drawing else []))
+    if not {"--no-peer", "--plot"} & set(session.posargs):
         # Where it can't be had its column stays empty, and says why.
         session.run("sh", str(ROOT / "dev"), "--need", "fio", external=True, success_codes=range(256))
     python(session, "-m", "benchmarks", *session.posargs)

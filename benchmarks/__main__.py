@@ -4,6 +4,10 @@ C, ours and the peers (asyncio and trio themselves, PyPI's `liburing`, `caio`, `
 are processes that work in turn, for many short rounds in one run. What counts are the ratios of a round: the
 figures themselves are this machine's, of this hour. The exit status is 1 where a target is missed: a ratio to
 C or to a peer, or `liburing` being faster.
+
+`--keep` measures all and keeps it: as docs/data/bench/MACHINE.json, with the pictures in docs/pictures.
+`--plot` makes the pictures again, of what is kept or of the files given; with `--check` it only says whether
+they are what the data give.
 """
 
 from __future__ import annotations
@@ -14,10 +18,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks import plot, report
 from benchmarks.cases import CASES
+from benchmarks.machine import describe, versions
 from benchmarks.measure import measure
-from benchmarks.sides import CACHE, LEFT_OUT, PEER, PEERS, SideFailedError, compile_baseline, describe, peers
+from benchmarks.sides import CACHE, LEFT_OUT, PEER, PEERS, SideFailedError, compile_baseline, peers
 
 FULL, QUICK = 101, 15
 
@@ -31,7 +36,16 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, metavar="N", help="how many rounds")
     parser.add_argument("--no-peer", action="store_true", help="leave the peers out")
     parser.add_argument("--no-gate", action="store_true", help="end with 0 also where a target is missed")
+    parser.add_argument("--keep", action="store_true", help="measure all, keep it, and make the pictures")
+    parser.add_argument("--plot", nargs="*", type=Path, metavar="FILE.json", help="only make the pictures")
+    parser.add_argument("--check", action="store_true", help="with --plot: only say whether they are right")
     asked = parser.parse_args(argv)
+    if asked.keep and (asked.names or asked.no_peer or asked.plot is not None):
+        parser.error("--keep keeps all that there is to measure: no NAME, no --no-peer, no --plot")
+    if asked.check and asked.plot is None:
+        parser.error("--check goes with --plot")
+    if asked.check and asked.plot:
+        parser.error("--plot --check looks at all that is kept: no FILE")
     unknown = [name for name in asked.names if name not in CASES]
     if unknown:
         parser.error(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
@@ -44,6 +58,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     asked = arguments(argv)
+    if asked.plot is not None:
+        return plot.plot(asked.plot, check=asked.check)
     cases = [CASES[name] for name in asked.names or CASES]
     others: dict[str, Path | str] = dict.fromkeys((*PEERS, "fio"), LEFT_OUT)
     if not asked.no_peer:
@@ -62,11 +78,17 @@ def main(argv: list[str] | None = None) -> int:
             found += report.results(case, measure(case, rounds, baseline, others))
     peer = others.get("peer", "not asked for")
     stated = peer if isinstance(peer, str) else PEER
+    said = report.as_json(found, describe(), versions(), stated, asked.rounds)
     if asked.json:
-        print(json.dumps(report.as_json(found, describe(), stated, asked.rounds), indent=1))
+        print(json.dumps(said, indent=1))
     else:
-        print("  ".join(f"{name}: {value}" for name, value in describe().items()), end="\n\n")
+        print("  ".join(f"{name}: {value}" for name, value in said["machine"].items() if value), end="\n\n")
         print(report.table(found, stated))
+    if asked.keep:
+        file = plot.keep(said)
+        print(f"kept in {file}", file=sys.stderr)
+        if status := plot.plot([file]):
+            return status
     return 1 if report.missed(found) and not asked.no_gate else 0
 
 

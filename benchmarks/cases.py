@@ -84,7 +84,12 @@ def _cancel_all(*many: tuple[int, int]) -> Case:
     for pending, repetitions in many:
         name = f"cancel-all-{pending}"
         about = f"engine.cancel_all() of {pending:,} polls, each settled, against C newest first"
-        jobs = Job("c", f"newest-first-{pending}", repetitions), Job("engine", name, repetitions)
+        by_hand = f"newest-first-{pending}"
+        jobs = (
+            Job("c", by_hand, repetitions),
+            Job("engine", name, repetitions),
+            Job("peer", by_hand, repetitions),
+        )
         rows.append(Row(name, about, pending, *jobs, target=4.0))
     few = next(row for row in rows if row.items == 1024)
     rows += [
@@ -315,6 +320,7 @@ _CASES = (
     _everything(4096, 1),
     _traced(1024),
     _cancel_all((64, 20), (1024, 3), (4096, 1), (16384, 1), (60000, 1)),
+    _instead_of_any_all(64, 5),
     _instead_of_any_all(1024, 5),
     _instead_of_any_all(4096, 20),
     _instead_of_any_all(16384, 50, target=1 / 250),  # 4 s each time; 60,000 would take a minute

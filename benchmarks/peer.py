@@ -10,7 +10,7 @@ import os
 import select
 from typing import Any
 
-from benchmarks.works import ENTRIES, GONE, MANY, TIMES, Work, serve
+from benchmarks.works import COUNTS, ENTRIES, GONE, MANY, TIMES, Work, serve
 
 liburing: Any = importlib.import_module("liburing")
 
@@ -29,17 +29,25 @@ def works(fd: int) -> dict[str, Work]:
     ring, cqe = liburing.Ring(), liburing.Cqe()
     liburing.io_uring_queue_init(ENTRIES, ring)
 
+    head = 0  # how many have been reaped
+
     def reap() -> tuple[int, int]:
-        wait_cqe(ring, cqe)  # they are there: it points `cqe` at the first one
-        ready = cq_ready(ring)
-        total = 0
-        for number in range(ready):
-            try:
-                total += cqe[number].res
-            except OSError as error:
-                total -= error.errno or 0
-        cq_advance(ring, ready)
-        return ready, total
+        nonlocal head
+        seen = total = 0
+        while ready := cq_ready(ring):
+            wait_cqe(ring, cqe)  # they are there: it points `cqe` at the first one
+            ready = min(
+                ready, 2 * ENTRIES - head % (2 * ENTRIES)
+            )  # `cqe[n]` knows nothing of the queue's end
+            for number in range(ready):
+                try:
+                    total += cqe[number].res
+                except OSError as error:
+                    total -= error.errno or 0
+            cq_advance(ring, ready)
+            head += ready
+            seen += ready
+        return seen, total
 
     def poll() -> None:
         for number in range(MANY):
@@ -61,12 +69,42 @@ def works(fd: int) -> dict[str, Work]:
         return reap()
 
     def count() -> tuple[int, int]:
+        nonlocal head
         send_cancels()
         wait_cqe(ring, cqe)
         ready = cq_ready(ring)
         names = [cqe[number].user_data for number in range(ready)]
         cq_advance(ring, ready)
+        head += ready
         return len(names), 0
+
+    def pending(many: int) -> Work:
+        """As C's: each batch of the newest is cancelled and reaped before the next."""
+
+        def poll() -> None:
+            for number in range(many):
+                sqe = get_sqe(ring)
+                prep_poll_add(sqe, fd, pollin)
+                sqe.user_data = number
+                if number % MANY == MANY - 1 or number == many - 1:
+                    submit(ring)
+
+        def cancel() -> tuple[int, int]:
+            seen = total = 0
+            for end in range(many, 0, -MANY):
+                start = max(0, end - MANY)
+                for number in range(end - 1, start - 1, -1):
+                    sqe = get_sqe(ring)
+                    prep_cancel64(sqe, number)
+                    sqe.flags = skip
+                    sqe.user_data = 1 << 30
+                submit_and_wait(ring, end - start)
+                came, results = reap()
+                seen += came
+                total += results
+            return seen, total
+
+        return Work(cancel, (many, GONE * many), poll)
 
     def one() -> tuple[int, int]:
         seen = total = 0
@@ -97,6 +135,7 @@ def works(fd: int) -> dict[str, Work]:
         "count": Work(count, (MANY, 0), poll),
         "one": Work(one, (2 * TIMES, GONE * TIMES)),
         "nop": Work(nop, (MANY, 0)),
+        **{f"newest-first-{many}": pending(many) for many in COUNTS},
     }
 
 

@@ -13,7 +13,8 @@ from benchmarks.sides import LEFT_OUT
 
 METHOD = (
     "ns for one item. In each round every side works in turn, its figure being the median of its "
-    "repetitions; a ratio is the median of the rounds' own ratios, with the least and the greatest of them."
+    "repetitions; a ratio is the median of the rounds' own ratios, with the least and the greatest of them "
+    "(in JSON also p10 and p90: a tenth of them is below the first, a tenth above the second)."
 )
 
 AGAINST_C = ("", "C ns", "ours ns", "peer ns", "ours/C (min-max)", "target", "ours/peer (min-max)", "")
@@ -25,6 +26,10 @@ def _short(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.4f}"
 
 
+def _tenths_of(values: Sequence[float]) -> list[float]:
+    return quantiles(values, n=10, method="inclusive") if len(values) > 1 else [*values] * 9
+
+
 @dataclass(frozen=True)
 class Ratio:
     """The rounds' ratios."""
@@ -32,6 +37,15 @@ class Ratio:
     median: float
     min: float
     max: float
+    p10: float
+    p90: float
+    """A tenth of the rounds are below the first, a tenth above the last."""
+
+    @classmethod
+    def of(cls, ratios: Sequence[float]) -> Ratio:
+        """The ratios of one round or more."""
+        tenths = _tenths_of(ratios)
+        return cls(median(ratios), min(ratios), max(ratios), tenths[0], tenths[8])
 
     def __str__(self) -> str:
         return f"{_short(self.median)} ({_short(self.min)}-{_short(self.max)})"
@@ -63,6 +77,8 @@ class Result:
     notes: tuple[str, ...]
     spread: Spread | None = None
     limit: float | None = None
+    base_spread: Spread | None = None
+    rounds: int = 0
 
 
 def results(case: Case, measured: Measured) -> list[Result]:
@@ -107,6 +123,8 @@ def _result(row: Row, measured: Measured) -> Result:
         notes=(*missed, *notes),
         spread=spread,
         limit=row.limit,
+        base_spread=_spread(row.base, measured) if row.limit is not None else None,
+        rounds=len(measured.rounds),
     )
 
 
@@ -122,15 +140,14 @@ def _figure(items: int, job: Job, measured: Measured) -> float | None:
 def _ratio(job: Job, base: Job, measured: Measured, scale: float = 1.0) -> Ratio | None:
     if job in measured.failed or base in measured.failed or not measured.rounds:
         return None
-    ratios = [times[job] / times[base] * scale for times in measured.rounds]
-    return Ratio(median(ratios), min(ratios), max(ratios))
+    return Ratio.of([times[job] / times[base] * scale for times in measured.rounds])
 
 
 def _spread(job: Job, measured: Measured) -> Spread | None:
     every = measured.each.get(job, [])
     if job in measured.failed or len(every) < 2:
         return None
-    tenths = quantiles(every, n=10, method="inclusive")
+    tenths = _tenths_of(every)
     return Spread(tenths[0], tenths[4], tenths[8])
 
 
@@ -139,10 +156,13 @@ def missed(found: Iterable[Result]) -> list[str]:
     return [result.name for result in found if result.ok is False]
 
 
-def as_json(found: list[Result], machine: Mapping[str, str], peer: str, rounds: int) -> dict[str, Any]:
+def as_json(
+    found: list[Result], machine: Mapping[str, str], versions: Mapping[str, str], peer: str, rounds: int
+) -> dict[str, Any]:
     """All of it, as JSON takes it."""
     return {
         "machine": dict(machine),
+        "versions": dict(versions),
         "peer": peer,
         "method": METHOD,
         "rounds": rounds,

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 
@@ -196,21 +196,3 @@ def start(side: str, baseline: list[str], peer: Path | None) -> Side:
     module, *arguments = PROGRAMS.get(side, (side,))
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
     return Side(command, *([peer] if peer is not None else []))
-
-
-def describe() -> Mapping[str, str]:
-    """The machine, as far as figures depend on it."""
-    info = os.uname()
-    model = ""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    except OSError:
-        pass
-    return {
-        "kernel": info.release,
-        "machine": info.machine,
-        "processor": model,
-        "processors": str(len(os.sched_getaffinity(0))),
-        "python": sys.version.split()[0],
-    }

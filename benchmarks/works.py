@@ -15,6 +15,7 @@ from benchmarks.sides import CACHE
 
 ENTRIES = 2048
 MANY = 1024  # in one batch
+COUNTS = (64, 1024, 4096, 16384, 60000)  # so many are pending where many are cancelled
 TIMES = 100  # of the small cases, in one repetition
 GONE = -errno.ECANCELED
 

@@ -19,6 +19,7 @@ collect_ignore = (
         "awaiting",
         "trio_",
         "test_benchmarks.py",
+        "test_benchmarks_plot.py",
         "test_errors.py",
         # Scopes, the pool and what stands on the verbs are the same in any kernel (test_verbs.py is run).
         "blocking/test_files.py",

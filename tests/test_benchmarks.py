@@ -65,6 +65,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.usefixtures("can_measure")
 def test_json_has_every_case() -> None:
     from benchmarks.cases import CASES
+    from benchmarks.sides import PEER
 
     done = run("--json", "--rounds=1", "--no-peer", "--no-gate")
     assert done.returncode == 0, done.stderr
@@ -72,6 +73,7 @@ def test_json_has_every_case() -> None:
     assert said["peer"] == "left out"
     assert said["rounds"] == 1
     assert said["machine"]["kernel"] == os.uname().release
+    assert said["versions"]["liburing of PyPI"] == PEER.partition("==")[2]
     assert [row["name"] for row in said["cases"]] == [
         row.name for case in CASES.values() for row in case.rows
     ]
@@ -97,7 +99,10 @@ def test_json_has_every_case() -> None:
             continue
         assert row["base_ns"] > 0
         assert row["ours_ns"] > 0
-        assert row["ratio"]["min"] <= row["ratio"]["median"] <= row["ratio"]["max"]
+        assert sorted(row["ratio"].values()) == [
+            row["ratio"][key] for key in ("min", "p10", "median", "p90", "max")
+        ]
+        assert row["rounds"] == 1
         assert row["peer_ns"] is None
         if row["limit"] is not None:
             spread = row["spread"]
@@ -159,6 +164,8 @@ def test_reached(judge: Judge) -> None:
     result = judge((100.0, 150.0, 300.0), (100.0, 200.0, 400.0), (200.0, 340.0, 400.0))
     assert (result.base_ns, result.ours_ns, result.peer_ns) == (10.0, 20.0, 40.0)
     assert (result.ratio.median, result.ratio.min, result.ratio.max) == (1.7, 1.5, 2.0)
+    assert (result.ratio.p10, result.ratio.p90) == pytest.approx((1.54, 1.94))
+    assert result.rounds == 3
     assert result.ratio_to_peer.median == 0.5
     assert result.ok is True
     assert result.notes == ()
@@ -256,7 +263,7 @@ def test_what_it_is_compared_with_may_have_other_items(judge: Judge) -> None:
 def test_a_small_ratio_is_not_rounded_away() -> None:
     from benchmarks.report import Ratio
 
-    assert str(Ratio(0.0029, 0.0028, 0.31)) == "0.0029 (0.0028-0.31)"
+    assert str(Ratio.of([0.0029, 0.0028, 0.31])) == "0.0029 (0.0028-0.31)"
 
 
 def test_a_case_that_is_not_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
