@@ -73,9 +73,6 @@ KEPT: dict[str, Any] = {}
 
 def pool_of(name: str) -> Pool:
     """A pool of an engine, with one in it: it takes long to give them back."""
-    if not POOLS:
-        gc.collect()
-        gc.freeze()  # what pytest has need not be looked through behind each test
     if name not in POOLS:
         made = POOLS[name] = Pool(name)
         made.name = name  # it was probed

@@ -60,16 +60,12 @@ def module_leaves_nothing() -> Iterator[None]:
 
         uvloop.new_event_loop().close()  # libuv keeps a pipe for the process's signals
     gc.collect()
-    gc.freeze()  # what pytest has need not be looked through
-    try:
-        fds, kept = open_fds(), _lifetime.kept()
-        yield
-        settle()
-        assert _lifetime.kept() == kept, "something was kept for ever"
-        left = {number: to for number, to in open_fds().items() if fds.get(number) != to}
-        assert not left, f"fds left open: {left}"
-    finally:
-        gc.unfreeze()
+    fds, kept = open_fds(), _lifetime.kept()
+    yield
+    settle()
+    assert _lifetime.kept() == kept, "something was kept for ever"
+    left = {number: to for number, to in open_fds().items() if fds.get(number) != to}
+    assert not left, f"fds left open: {left}"
 
 
 @pytest.fixture(autouse=True)
