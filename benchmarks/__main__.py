@@ -34,6 +34,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} rounds, not {FULL}: less sure")
     parser.add_argument("--rounds", type=int, metavar="N", help="how many rounds")
+    parser.add_argument("--cold", action="store_true", help="without a round before, which warms up")
     parser.add_argument("--no-peer", action="store_true", help="leave the peers out")
     parser.add_argument("--no-gate", action="store_true", help="end with 0 also where a target is missed")
     parser.add_argument("--keep", action="store_true", help="measure all, keep it, and make the pictures")
@@ -75,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         for case in cases:
             rounds = max(1, asked.rounds // case.share)
             print(f"measuring {case.name}", file=sys.stderr, flush=True)
-            found += report.results(case, measure(case, rounds, baseline, others))
+            found += report.results(case, measure(case, rounds, baseline, others, warm=not asked.cold))
     peer = others.get("peer", "not asked for")
     stated = peer if isinstance(peer, str) else PEER
     said = report.as_json(found, describe(), versions(), stated, asked.rounds)

@@ -22,8 +22,18 @@ class Measured:
     """The nanoseconds of every repetition of all rounds."""
 
 
-def measure(case: Case, rounds: int, baseline: list[str], peers: Mapping[str, Path | str]) -> Measured:
-    """Measure a case. `peers` has the directory to import a peer from, or the reason why there is none."""
+def measure(
+    case: Case, rounds: int, baseline: list[str], peers: Mapping[str, Path | str], *, warm: bool = True
+) -> Measured:
+    """Measure a case.
+
+    Args:
+        case: it.
+        rounds: how many.
+        baseline: the command of the C side.
+        peers: the directory to import a peer from, or the reason why there is none.
+        warm: whether those cases have a round before that want one.
+    """
     measured = Measured()
     with contextlib.ExitStack() as stack:
         sides: dict[str, Side] = {}
@@ -37,7 +47,7 @@ def measure(case: Case, rounds: int, baseline: list[str], peers: Mapping[str, Pa
                 except SideFailedError as error:
                     _fail(measured, case, job.side, error)
         # The first round warms up. Every other one goes backwards: nobody is always behind the same one.
-        for number in range(0 if case.warm else 1, rounds + 1):
+        for number in range(0 if case.warm and warm else 1, rounds + 1):
             times: dict[Job, float] = {}
             for job in case.jobs[:: -1 if number % 2 else 1]:
                 if job in measured.failed:

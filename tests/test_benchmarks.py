@@ -67,7 +67,7 @@ def test_json_has_every_case() -> None:
     from benchmarks.cases import CASES
     from benchmarks.sides import PEER
 
-    done = run("--json", "--rounds=1", "--no-peer", "--no-gate")
+    done = run("--json", "--rounds=1", "--cold", "--no-peer", "--no-gate")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["peer"] == "left out"
@@ -277,7 +277,9 @@ def test_a_case_that_is_not_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = (Row("case", "about it", 1, base, ours),)
     cold = measuring.measure(Case("case", rows, warm=False), 2, [], {})
     warm = measuring.measure(Case("case", rows), 2, [], {})
+    asked = measuring.measure(Case("case", rows), 2, [], {}, warm=False)
     assert [times[ours] for times in cold.rounds] == [1, 2]
+    assert [times[ours] for times in asked.rounds] == [1, 2]
     assert [times[ours] for times in warm.rounds] == [2, 3]
 
 
@@ -289,7 +291,7 @@ def test_exit_status(
 
     found = [judge((100.0, 300.0, 400.0))]
     monkeypatch.setattr(command, "compile_baseline", lambda directory: ["none"])
-    monkeypatch.setattr(command, "measure", lambda *arguments: None)
+    monkeypatch.setattr(command, "measure", lambda *arguments, warm: None)
     monkeypatch.setattr(report, "results", lambda case, measured: found)
     assert command.main(["--no-peer", "one"]) == 1
     assert "MISSED" in capsys.readouterr().out

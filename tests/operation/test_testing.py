@@ -99,6 +99,7 @@ def test_what_no_kernel_does_is_refused(engine: ScriptedEngine) -> None:
         engine._carrier.cancel([op] * 1025)
     with pytest.raises(ScriptError, match="second time"):
         engine._carrier.batch([op])
+    engine.close(0)  # what was refused has not ended, and never will
 
 
 def test_memory_that_was_let_go_of_too_early_is_found(engine: ScriptedEngine) -> None:
@@ -107,6 +108,7 @@ def test_memory_that_was_let_go_of_too_early_is_found(engine: ScriptedEngine) ->
     op._pins = None  # the bug
     with pytest.raises(ScriptError, match="let go of before its ending"):
         engine.complete(op, b"ab")
+    engine.close(0)  # it has not ended, and never will
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_two_threads_close(engine: ScriptedEngine) -> None:
     engine.answer(a, Answer.FOUND)
     first = Thread(lambda: engine.close(BOUND)).start()
     engine.await_waiter(BOUND)
-    engine.close()  # the other one is about it: this is a second call, which does nothing
+    engine.close(0)  # the other one is about it: this is a second call, which does nothing
     assert not a.done()
     engine.complete(a, b"x")
     first.join()
