@@ -20,13 +20,17 @@ collect_ignore = (
         "awaiting",
         "trio_",
         "test_benchmarks.py",
+        "test_benchmarks_awaited.py",
+        "test_benchmarks_judged.py",
         "test_benchmarks_plot.py",
         "test_errors.py",
         # Scopes, the pool and what stands on the verbs are the same in any kernel (test_verbs.py is run).
         "blocking/test_files.py",
         "blocking/test_interrupts.py",
         "blocking/test_pool.py",
+        "blocking/test_pool_signals.py",
         "blocking/test_scopes.py",
+        "blocking/test_scopes_blocks.py",
         "blocking/test_stream_interrupts.py",
         # The model knows no kernel; the contract and engine suites are what is run there.
         "operation/test_interleavings.py",

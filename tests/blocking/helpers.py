@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import iocancel
 from iocancel import pool, scope
 from iocancel.operation.operation import IN_FLIGHT
 from iocancel.pool import Pool
@@ -77,6 +78,23 @@ class Thread:
         if not self.alive:
             self.join()
             raise AssertionError("the call was to block")
+
+
+class Waits:
+    """A thread that has the only engine, until it is let go."""
+
+    def __init__(self) -> None:
+        self.read_end, self.write_end = os.pipe()
+        self.thread = Thread(lambda: iocancel.read(self.read_end, 1))
+        self.thread.until_blocked()
+
+    def let_go(self) -> None:
+        if self.write_end >= 0:
+            os.write(self.write_end, b"x")
+            assert self.thread.join() == b"x"
+            os.close(self.read_end)
+            os.close(self.write_end)
+            self.write_end = -1
 
 
 def asleep(task: int) -> bool:

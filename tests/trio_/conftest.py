@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from iocancel.libaio import kernel
 from iocancel.uring import limbo
 
 from ..support import leaving_nothing, until
+from .helpers import VERBS, Blocking
 
 
 def all_free() -> bool:
@@ -48,3 +50,9 @@ def nothing_left_behind(no_idle_threads: None) -> Iterator[None]:
 
     with leaving_nothing(settled):
         yield
+
+
+@pytest.fixture(params=VERBS)
+def blocks(request: pytest.FixtureRequest, tmp_path: Path, pipes: Callable[[], tuple[int, int]]) -> Blocking:
+    """What blocks for ever."""
+    return Blocking(request.param, tmp_path, pipes)
