@@ -1,1 +1,1 @@
-"""`./dev wheel`: build the wheel from the sdist, and try it where there is neither a compiler nor a header."""
+"""`./dev wheel`: build the wheel from the sdist; try it where there is no compiler and no header."""

@@ -40,8 +40,8 @@ def _loaded(pattern: str) -> str:
 
 
 def _library(name: str) -> str:
-    """The file that a library was loaded from, whose name says its version."""
-    return _loaded(rf"{name}(?:-[0-9.]+)?\.so") or "linked in"
+    """The file that a library was loaded from, whose name says its version; in a wheel it has a sum, too."""
+    return _loaded(rf"{name}(?:-[0-9a-f.]+)?\.so") or "linked in"
 
 
 def _sysctl(name: str) -> int | None:
