@@ -117,7 +117,8 @@ def lint(session: nox.Session) -> None:
     python(session, "-m", "ruff", "check", ".")
     python(session, "-m", "ruff", "format", "--check", ".")
     if shutil.which("shellcheck"):
-        session.run("shellcheck", "dev", ".ci/run", external=True)
+        scripts = ["tools/build_deps.sh", *sorted(str(path) for path in Path("tools/wheel").glob("*.sh"))]
+        session.run("shellcheck", "dev", ".ci/run", *scripts, external=True)
         session.run("shellcheck", "-s", "dash", "tools/kernels/init.sh", external=True)
 
 
@@ -192,3 +193,13 @@ def kernels(session: nox.Session) -> None:
     ready(session, "test")
     need(session, "qemu-system-x86_64", "busybox", "xz", "mke2fs")
     python(session, "-m", "tools.kernels", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the wheel, try it in fresh roots of Debian: [SUITE...] [OPTION...] [-- pytest's arguments]."""
+    ready(session, "wheel", build=False)
+    need(session, "make", "curl", "unshare")
+    if not {"--build-only", "-h", "--help"} & set(session.posargs):
+        need(session, "debootstrap")
+    python(session, "-m", "tools.wheel", *session.posargs)

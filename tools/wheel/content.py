@@ -1,4 +1,4 @@
-"""Check what is in a wheel: python tools/wheel/content.py WHEEL. A line for each thing that is not as it must be.
+"""Check what is in a wheel: python tools/wheel/content.py WHEEL. A line for each thing that is wrong.
 
 It is run inside cibuildwheel's containers too, by whatever Python is there: it needs nothing but the standard
 library, and the tree that the wheel was built from around it.
