@@ -112,7 +112,7 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style: ruff, and shellcheck where it is installed."""
+    """Check style: ruff, zizmor, the wheels' configuration; shellcheck and actionlint where installed."""
     ready(session, "lint", build=False)
     python(session, "-m", "ruff", "check", ".")
     python(session, "-m", "ruff", "format", "--check", ".")
@@ -120,6 +120,11 @@ def lint(session: nox.Session) -> None:
         scripts = ["tools/build_deps.sh", *sorted(str(path) for path in Path("tools/wheel").glob("*.sh"))]
         session.run("shellcheck", "dev", ".ci/run", *scripts, external=True)
         session.run("shellcheck", "-s", "dash", "tools/kernels/init.sh", external=True)
+    python(session, "-m", "tools.wheel.identifiers")
+    if (ROOT / ".github").is_dir():  # an sdist has no workflows
+        session.run("zizmor", "--offline", "--no-progress", "--quiet", ".github", external=True)
+        if shutil.which("actionlint"):
+            session.run("actionlint", external=True)
 
 
 @nox.session
@@ -200,6 +205,6 @@ def wheel(session: nox.Session) -> None:
     """Build the wheel, try it in fresh roots of Debian: [SUITE...] [OPTION...] [-- pytest's arguments]."""
     ready(session, "wheel", build=False)
     need(session, "make", "curl", "unshare")
-    if not {"--build-only", "-h", "--help"} & set(session.posargs):
+    if not {"--build-only", "--sdist-only", "-h", "--help"} & set(session.posargs):
         need(session, "debootstrap")
     python(session, "-m", "tools.wheel", *session.posargs)

@@ -42,6 +42,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     add = parser.add_argument
     add("suites", nargs="*", metavar="SUITE", help=f"of {known}; default: all of them")
+    add("--sdist-only", action="store_true", help="make the sdist, and hold it against what git tracks")
     add("--build-only", action="store_true", help="make the wheel, and no root")
     add("--no-tests", action="store_true", help="in the roots: iocancel demo and doctor, no tests")
     add("--no-uring", action="store_true", help="in the roots: only the tests where io_uring is forbidden")
@@ -50,8 +51,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     for suite in options.suites:
         if suite not in roots.SUITES:
             parser.error(f"no suite {suite}; there are {known}")
-    if options.wheel and options.build_only:
-        parser.error("--wheel and --build-only leave nothing to do")
+    if options.wheel and (options.build_only or options.sdist_only):
+        parser.error("--wheel is for the roots: none is made by --build-only and --sdist-only")
     return options, pytest
 
 
@@ -131,9 +132,11 @@ def main() -> int:
     """Run the command; return its exit status."""
     options, pytest = parse(sys.argv[1:])
     try:
-        if not options.build_only:
+        if not (options.build_only or options.sdist_only):
             roots.check_here()
         tree = source()
+        if options.sdist_only:
+            return 0
         wheel = options.wheel.resolve() if options.wheel else build(tree)
         failed: list[str] = []
         if not options.build_only:
