@@ -54,6 +54,7 @@ collect_ignore = (
         "test_race.py",
         "test_race_tasks.py",
         "test_structure.py",
+        "test_wheel.py",
         "uring/test_prep_arguments.py",
         "uring/test_prep_bytes.py",
         "uring/test_prep_memory.py",

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import nox
-
 from tools.kernels.fetch import FetchError
-from tools.wheel import house, roots, sdist, steps
-
-# What is run once more where io_uring is forbidden: every engine and face, and what says so.
-WITHOUT_URING = [
-    "tests/contract",
-    "tests/engines",
-    "tests/blocking/test_verbs.py",
-    "tests/asyncio_",
-    "tests/trio_",
-    "tests/test_demo.py",
-    "tests/test_doctor.py",
-    "tests/test_examples.py",
-]
+from tools.wheel import roots, sdist, steps, trial
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -74,60 +57,6 @@ def build(tree: Path) -> Path:
     return steps.repair(tree, steps.wheel(tree, steps.OUT / "built", prefix), steps.OUT / "repaired", prefix)
 
 
-def attempt(suite: str, tree: Path, wheel: Path, options: argparse.Namespace, pytest: list[str]) -> list[str]:
-    """Install the wheel in a fresh root of a suite and try it; return what failed."""
-    began, failed = time.monotonic(), []
-    groups = nox.project.dependency_groups(nox.project.load_toml(steps.ROOT / "pyproject.toml"), "test")
-    with roots.copied(suite, steps.OUT / "roots" / suite) as root:
-        shutil.copytree(tree, root / "opt/iocancel", symlinks=True)
-        wheels = root / "opt/wheels"
-        # By the versions that the wheel's own metadata asks for.
-        needs = [*nox.project.load_toml(tree / "pyproject.toml")["project"]["dependencies"]]
-        lacking = house.fetch(roots.SUITES[suite], needs if options.no_tests else [*needs, *groups], wheels)
-        for each in lacking:
-            print(f"wheel: {suite} goes without {each}", flush=True)
-        shutil.copy(wheel, wheels)
-        install = [
-            "/opt/venv/bin/python",
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--no-index",
-            "--find-links=/opt/wheels",
-        ]
-        install += ["--disable-pip-version-check"]
-        path = {"PATH": "/opt/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-        path |= {name: value for name, value in os.environ.items() if name.startswith("IOCANCEL_")}
-
-        def step(name: str, *command: str) -> bool:
-            print(f"\n=== {suite}: {name}", flush=True)
-            status = roots.run(root, roots.shell(*command), path)
-            if status:
-                failed.append(f"{suite}: {name} (exit status {status})")
-            return not status
-
-        if not (
-            step("an environment", "python3", "-m", "venv", "/opt/venv")
-            and step("the wheel installed", *install, f"/opt/wheels/{wheel.name}")
-        ):
-            return failed
-        test = "tools/wheel/test.sh"
-        if options.no_tests:
-            step("the command", test, "--no-tests")
-            return failed
-        gone = {each.split(" (")[0] for each in lacking}
-        if not step("what the tests need", *install, *(each for each in groups if each not in gone)):
-            return failed
-        if not options.no_uring:
-            step("the command and the tests", test, *pytest)
-        forbidden = ("python", "tools/wheel/no_uring.py", test, *(pytest or WITHOUT_URING))
-        path.pop("IOCANCEL_REQUIRE", None)  # what is forbidden can't be required
-        step("the same where io_uring is forbidden", *forbidden)
-    print(f"\n=== {suite}: {time.monotonic() - began:.0f} s", flush=True)
-    return failed
-
-
 def main() -> int:
     """Run the command; return its exit status."""
     options, pytest = parse(sys.argv[1:])
@@ -141,7 +70,9 @@ def main() -> int:
         failed: list[str] = []
         if not options.build_only:
             for suite in options.suites or roots.SUITES:
-                failed += attempt(suite, tree, wheel, options, pytest)
+                failed += trial.attempt(
+                    suite, tree, wheel, pytest, tests=not options.no_tests, uring=not options.no_uring
+                )
     except (roots.RootError, FetchError) as error:
         raise SystemExit(f"wheel: {error}") from None
     except subprocess.CalledProcessError as error:

@@ -12,7 +12,7 @@ GLIBC = ("2_34", "2_31", "2_28", "2_27", "2_17", "2_12", "2_5")
 OLD = ("manylinux2014", "manylinux2010", "manylinux1")
 
 
-def fetch(python: str, requirements: list[str], directory: Path, machine: str = "") -> list[str]:
+def fetch(python: str, requirements: list[str], directory: Path, machine: str = "") -> dict[str, str]:
     """Fetch the wheels of `requirements`, and of what these need, for CPython `python` ("3.13").
 
     Args:
@@ -22,7 +22,7 @@ def fetch(python: str, requirements: list[str], directory: Path, machine: str = 
         machine: as `uname -m` says it (default: this one's).
 
     Returns:
-        The requirements that can't be had as a wheel, with pip's reason; a pure one is built here where there
+        The requirements that can't be had as a wheel, and what pip says; a pure one is built here where there
         is none.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -36,12 +36,12 @@ def fetch(python: str, requirements: list[str], directory: Path, machine: str = 
     options += [f"--platform={name}" for name in systems]
     options += ["--dest", str(directory)]
     if not pip("download", *options, *requirements):
-        return []
-    lacking = []
+        return {}
+    lacking = {}
     for each in requirements:
         said = pip("download", *options, each)
         if said and not pure(each, directory):
-            lacking.append(f"{each} ({said})")
+            lacking[each] = said
     return lacking
 
 
