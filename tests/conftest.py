@@ -12,6 +12,8 @@ from types import FrameType
 import hypothesis  # noqa: F401 - before gc.freeze(): it looks for who holds trio's random numbers
 import pytest
 
+from .support import lacks_uring
+
 # What does not touch the kernel is not run again in each emulated one, where Python is 14 times slower.
 collect_ignore = (
     [
@@ -62,6 +64,12 @@ collect_ignore = (
     if os.environ.get("IOCANCEL_GUEST")
     else []
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where io_uring is forbidden, the test that first opens an engine is warned; that is no failure."""
+    if lacks_uring():
+        config.addinivalue_line("filterwarnings", "ignore:io_uring can't be used here:RuntimeWarning")
 
 
 # A shell ignores Ctrl-C for what it runs in the background, and its children inherit that.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import subprocess
@@ -34,6 +35,24 @@ def skip(reason: str) -> Any:
 def need(condition: object, reason: str) -> None:
     """Skip the test where something is lacking; with IOCANCEL_NO_SKIPS=1 that is a failure."""
     if not condition:
+        skip(reason)
+
+
+@functools.cache
+def lacks_uring() -> str:
+    """Why io_uring can't be had here, as in a container that forbids it; empty where it can."""
+    try:
+        iocancel.open_engine("uring").close()
+    except EngineUnavailable as error:
+        return f"no io_uring here: {error}"
+    return ""
+
+
+def need_uring() -> None:
+    """Skip the test where io_uring can't be had; where IOCANCEL_REQUIRE names it that is a failure."""
+    if reason := lacks_uring():
+        if "uring" in os.environ.get("IOCANCEL_REQUIRE", "").split(","):
+            pytest.fail(f"{reason} (and IOCANCEL_REQUIRE names it)")
         skip(reason)
 
 

@@ -10,7 +10,7 @@ import pytest
 from iocancel.libaio import kernel
 from iocancel.uring import limbo
 
-from ..support import leaving_nothing, need, until
+from ..support import leaving_nothing, need, need_uring, until
 from .helpers import LOOPS, World, lacking
 
 
@@ -27,7 +27,13 @@ def settle() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def warm() -> None:
+def on_io_uring() -> None:
+    """The loops' own rules are tried on io_uring; tests/awaiting and contract/awaited do with Linux AIO."""
+    need_uring()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm(on_io_uring: None) -> None:
     """uvloop's first loop opens what the process then keeps."""
     if not lacking("uvloop"):
         World("uvloop").loop().close()

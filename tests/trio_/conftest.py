@@ -12,7 +12,7 @@ import pytest
 from iocancel.libaio import kernel
 from iocancel.uring import limbo
 
-from ..support import leaving_nothing, until
+from ..support import leaving_nothing, need_uring, until
 from .helpers import VERBS, Blocking
 
 
@@ -26,6 +26,12 @@ def settle() -> None:
     """The system gives back what was closed somewhat later."""
     gc.collect()
     until(all_free, "all is given back")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def on_io_uring() -> None:
+    """trio's own rules are tried on io_uring; tests/awaiting and contract/awaited do with Linux AIO."""
+    need_uring()
 
 
 @pytest.fixture(scope="package", autouse=True)

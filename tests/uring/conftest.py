@@ -16,7 +16,7 @@ import pytest
 from iocancel import FeatureUnavailable
 from iocancel.uring import Ring, cancel_flags, limbo
 
-from ..support import BOUND, leaving_nothing, need, not_measured, python, until
+from ..support import BOUND, leaving_nothing, need, need_uring, not_measured, python, until
 from .helpers import Asked
 from .stage import Wrapped
 
@@ -36,6 +36,7 @@ def nothing_left_behind() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def probed() -> None:
     """What is found out once a process is found out before the fds are counted."""
+    need_uring()
     cancel_flags()
 
 
