@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -196,7 +197,7 @@ def sanitize(session: nox.Session) -> None:
 def kernels(session: nox.Session) -> None:
     """Run the tests under other kernels, in qemu: [VERSION...] [OPTION...] [-- pytest's arguments]."""
     ready(session, "test")
-    need(session, "qemu-system-x86_64", "busybox", "xz", "mke2fs")
+    need(session, f"qemu-system-{platform.machine()}", "busybox", "xz", "mke2fs")
     python(session, "-m", "tools.kernels", *session.posargs)
 
 

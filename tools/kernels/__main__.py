@@ -6,28 +6,16 @@ import argparse
 import compileall
 import json
 import os
-import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tools.kernels import boot, fetch
+from tools.kernels import boot, fetch, suite
 from tools.kernels.report import Result, judge
 
 ROOT = Path(__file__).parents[2]
 LOGS = ROOT / "build" / "kernels"
-# Slow disks (made by configfs), USB gadgets with no hardware, and disks that delay or copy.
-MODULES = {
-    "null_blk": "nr_devices=0",
-    "dummy_hcd": "",
-    "libcomposite": "",
-    "usb_f_fs": "",
-    "dm_delay": "",
-    "loop": "",
-}
-# pytest loads every plugin that is installed, and some take a guest half a minute to import.
-PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "pytest_timeout"}
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -60,38 +48,17 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def prepare(pytest: list[str]) -> None:
     """Compile everything here, where it is fast: a guest imports from source 30 times slower.
 
-    Collecting makes pytest write its own kind of compiled test modules, and fails early if that fails.
+    pytest compiles the tests when it collects them.
     """
     for directory in (ROOT / "src", Path(sys.prefix)):
         compileall.compile_dir(directory, quiet=2)
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", *pytest]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{done.stdout}{done.stderr}kernels: pytest does not even collect the tests")
-
-
-def environment() -> dict[str, str]:
-    """Return the environment in which pytest collects."""
-    return {**os.environ, **PLUGINS}
+    suite.collect(sys.executable, ROOT, pytest)
 
 
 def script(pytest: list[str]) -> str:
     """Return what a guest runs."""
-    variables = {
-        "HOME": str(Path.home()),
-        "PATH": os.environ["PATH"],
-        "LC_ALL": "C.UTF-8",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        **PLUGINS,
-        "TMPDIR": "/mnt/scratch",
-        "IOCANCEL_GUEST": "1",
-        "IOCANCEL_REQUIRE": "uring,libaio,posix_aio",  # Debian's kernels have them all
-        "IOCANCEL_SCRATCH": "/mnt/scratch",
-    }
-    ours = ["-v", "-p", "no:cacheprovider", "-o", "timeout_method=signal", "--junitxml=/run/report.xml"]
-    command = [sys.executable, "-m", "pytest", *ours, *pytest]
-    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
-    return f"cd {shlex.quote(str(ROOT))} || exit 126\n{exports}exec {shlex.join(command)}\n"
+    variables = {"HOME": str(Path.home()), "PATH": os.environ["PATH"]}
+    return suite.script(sys.executable, ROOT, pytest, variables)
 
 
 def run(series: str, options: argparse.Namespace, pytest: list[str]) -> list[Result]:
@@ -114,7 +81,7 @@ def once(series: str, options: argparse.Namespace, command: str, name: str) -> R
         kernel = fetch.find(series, update=options.update)
     except (fetch.FetchError, OSError, subprocess.CalledProcessError) as error:
         return Result(series, broken=f"not run: {error}")
-    extra = {**MODULES, **dict(each.partition(":")[::2] for each in options.module)}
+    extra = {**suite.MODULES, **dict(each.partition(":")[::2] for each in options.module)}
     machine = boot.Machine(options.accel, options.smp, modules=tuple(extra.items()))
     done = boot.run(kernel, machine, command, options.limit)
     log = LOGS / f"{name}.log"

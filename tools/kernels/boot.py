@@ -1,4 +1,4 @@
-"""Boot a kernel in qemu and run a command there, on the host's root file system."""
+"""Boot a kernel in qemu and run a command there, on the host's root file system or another tree."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import os
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tools.kernels import initramfs
+from tools.kernels.architecture import Architecture, native
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,14 +21,10 @@ if TYPE_CHECKING:
 
 SCRATCH_BYTES = 512 << 20
 TRIES = 3
-# Software emulation by default: it works everywhere, also where /dev/kvm exists and runs no guest.
-# It is told to have no cmpxchg16b, since QEMU before 8 lets that instruction spoil the flags, which makes
-# kernels panic early now and then; and no AVX and no five-level page tables, since emulating them is slow.
-ACCELERATORS = {
-    "tcg": ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-cx16,-avx,-avx2,-fma,la57=off"],
-    "kvm": ["-accel", "kvm", "-cpu", "host"],
-}
-KERNEL_OPTIONS = "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off audit=0 random.trust_cpu=1"
+# Software emulation by default: it works everywhere, also where /dev/kvm exists and runs no guest, and for
+# architectures that are not this machine's.
+ACCELERATORS = ("tcg", "kvm")
+KERNEL_OPTIONS = "loglevel=5 panic=-1 oops=panic mitigations=off audit=0 random.trust_cpu=1"
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,9 @@ class Machine:
     processors: int = 1
     megabytes: int = 1024
     modules: tuple[tuple[str, str], ...] = ()
+    architecture: Architecture = field(default_factory=native)
+    root: Path = Path("/")
+    """the tree that is the guest's root file system; it is only read."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def run(kernel: Kernel, machine: Machine, command: str, limit: float) -> Run:
     A guest that dies before it runs the script is booted again, since the emulator is to blame then.
     """
     scripts = {"init": Path(__file__).with_name("init.sh").read_text(), "command": command}
-    initrd = initramfs.build(kernel, dict(machine.modules), scripts)
+    initrd = initramfs.build(kernel, dict(machine.modules), scripts, busybox(machine))
     end = time.monotonic() + limit
     with tempfile.TemporaryDirectory(prefix="iocancel-kernel-") as directory:
         home = Path(directory)
@@ -105,6 +105,12 @@ def boot(kernel: Kernel, machine: Machine, home: Path, end: float) -> Run:
     return Run(status, output, read("port2"), console, time.monotonic() - started, timed_out)
 
 
+def busybox(machine: Machine) -> bytes:
+    """Return a busybox that the guest can run."""
+    path = machine.root / "bin" / "busybox"
+    return initramfs.busybox(None if machine.root == Path("/") else path)
+
+
 def sbin() -> Mapping[str, str]:
     """Return an environment in which mke2fs is found: a user's PATH may lack the sbin directories."""
     return {**os.environ, "PATH": os.environ["PATH"] + os.pathsep + "/usr/sbin:/sbin"}
@@ -112,14 +118,20 @@ def sbin() -> Mapping[str, str]:
 
 def arguments(kernel: Kernel, machine: Machine, home: Path) -> list[str]:
     """Return qemu's command line."""
-    command = ["qemu-system-x86_64", "-M", "q35", *ACCELERATORS[machine.accelerator]]
+    architecture = machine.architecture
+    emulated = ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", architecture.emulated]
+    command = [architecture.qemu, "-M", architecture.board]
+    command += ["-accel", "kvm", "-cpu", "host"] if machine.accelerator == "kvm" else emulated
     command += ["-smp", str(machine.processors), "-m", str(machine.megabytes)]
     command += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     command += ["-kernel", str(kernel.image), "-initrd", str(home / "initrd")]
-    command += ["-append", KERNEL_OPTIONS]
+    command += ["-append", f"console={architecture.console} {KERNEL_OPTIONS}"]
     command += ["-serial", f"file:{home / 'console'}"]
     # Read-only on this side, too. Directories of other file systems are shared with it.
-    command += ["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"]
+    command += [
+        "-fsdev",
+        f"local,id=root,path={machine.root},security_model=none,readonly=on,multidevs=remap",
+    ]
     command += ["-device", "virtio-9p-pci,fsdev=root,mount_tag=root"]
     command += ["-drive", f"file={home / 'scratch'},format=raw,if=none,id=scratch,cache=unsafe"]
     command += ["-device", "virtio-blk-pci,drive=scratch", "-device", "virtio-serial-pci,id=ports"]

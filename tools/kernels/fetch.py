@@ -11,7 +11,12 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from tools.kernels.architecture import native
+
+if TYPE_CHECKING:
+    from tools.kernels.architecture import Architecture
 
 SUITES = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "7.2": "sid"}
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -37,29 +42,32 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iocancel" / "kernels"
 
 
-def find(series: str, *, update: bool = False) -> Kernel:
-    """Return the kernel of a series (a key of `SUITES`), fetched if it is not there, or if `update`."""
-    tree = cache() / series
+def find(series: str, *, update: bool = False, architecture: Architecture | None = None) -> Kernel:
+    """Return the kernel of a series (a key of `SUITES`), fetched if it is not there, or if `update`.
+
+    It is this machine's architecture's unless another is given.
+    """
+    debian = (architecture or native()).debian
+    # amd64 has none in its name, as before there were others: what is in a cache stays of use.
+    tree = cache() / (series if debian == "amd64" else f"{series}-{debian}")
     if update or not (tree / "complete").exists():
-        fetch(series, tree)
+        fetch(series, debian, tree)
     image = next(file for file in sorted(tree.rglob("vmlinuz*")) if file.is_file())
     # 5.10 has /lib/modules, later ones /usr/lib/modules.
     modules = next(file for file in sorted(tree.rglob("modules/*/kernel")) if file.is_dir()).parent
     return Kernel(series, modules.name, image, modules)
 
 
-def fetch(series: str, tree: Path) -> None:
-    """Download and unpack the newest generic kernel of a series into `tree`."""
+def fetch(series: str, debian: str, tree: Path) -> None:
+    """Download and unpack the newest generic kernel of a series, for an architecture, into `tree`."""
     if not shutil.which("apt-get"):
         raise FetchError(
             "fetching kernels takes apt and dpkg (a Debian machine or container). Elsewhere, unpack Debian's"
-            f" linux-image-{series}* package into {tree} yourself and create the file 'complete' in it"
+            f" linux-image-{series}* package for {debian} into {tree} yourself and create the file 'complete'"
+            " in it"
         )
-    if not KEYRING.exists():
-        raise FetchError(f"{KEYRING} is missing: install the package debian-archive-keyring")
-    configuration = configure(SUITES[series])
-    apt(configuration, "apt-get", "-qq", "update")
-    packages = choose(configuration, series)
+    configuration = configure(SUITES[series], debian)
+    packages = choose(configuration, series, debian)
     fresh = tree.with_name(tree.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     downloads = fresh / "packages"
@@ -73,9 +81,11 @@ def fetch(series: str, tree: Path) -> None:
     fresh.rename(tree)
 
 
-def configure(suite: str) -> Path:
-    """Write an apt configuration that knows this suite alone; return its file."""
-    home = cache() / "apt" / suite
+def configure(suite: str, debian: str) -> Path:
+    """Return an apt configuration, a file, that knows this suite and architecture alone; look what is new."""
+    if not KEYRING.exists():
+        raise FetchError(f"{KEYRING} is missing: install the package debian-archive-keyring")
+    home = cache() / "apt" / (suite if debian == "amd64" else f"{suite}-{debian}")
     for part in ("lists/partial", "cache/archives/partial", "state"):
         (home / part).mkdir(parents=True, exist_ok=True)
     (home / "status").touch()
@@ -87,7 +97,8 @@ def configure(suite: str) -> Path:
     configuration = home / "apt.conf"
     # The parts of the machine's own configuration stay in force: it may need a proxy.
     settings = {
-        "APT::Architecture": "amd64",
+        "APT::Architecture": debian,
+        "APT::Architectures": debian,
         "APT::Sandbox::User": "root",
         "Acquire::Languages": "none",
         "Acquire::Retries": "3",
@@ -102,6 +113,7 @@ def configure(suite: str) -> Path:
         "Dir::State::status": home / "status",
     }
     configuration.write_text("".join(f'{key} "{value}";\n' for key, value in settings.items()))
+    apt(configuration, "apt-get", "-qq", "update")
     return configuration
 
 
@@ -120,11 +132,12 @@ def mirror(label: str, *, required: bool = True) -> str:
     return ""
 
 
-def choose(configuration: Path, series: str) -> list[str]:
+def choose(configuration: Path, series: str, debian: str) -> list[str]:
     """Return the packages, as apt names them, that hold the newest generic kernel of a series."""
     names = apt(configuration, "apt-cache", "pkgnames", f"linux-image-{series}.").split()
     # Neither cloud nor rt nor unsigned ones: these have no "+deb12"-like word, or none before "amd64".
-    generic = [name for name in names if re.fullmatch(r"linux-image-[0-9][0-9.+a-z]*(-[0-9]+)?-amd64", name)]
+    pattern = rf"linux-image-[0-9][0-9.+a-z]*(-[0-9]+)?-{debian}"
+    generic = [name for name in names if re.fullmatch(pattern, name)]
     versions = {}
     for name in generic:
         shown = apt(configuration, "apt-cache", "show", "--no-all-versions", name)

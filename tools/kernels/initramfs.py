@@ -18,13 +18,13 @@ BASE = ["virtio_pci", "virtio_console", "virtio_blk", "9pnet_virtio", "9p"]
 BASE += ["overlay", "crc32c_generic", "ext4"]
 
 
-def build(kernel: Kernel, extra: Mapping[str, str], scripts: Mapping[str, str]) -> bytes:
+def build(kernel: Kernel, extra: Mapping[str, str], scripts: Mapping[str, str], busybox: bytes) -> bytes:
     """Return a cpio archive: `extra` are more modules and their parameters, `scripts` go to the top."""
     load, files = modules(kernel, {**dict.fromkeys(BASE, ""), **extra})
     directories = ("bin", "modules", "proc", "sys", "dev", "new", "root", "memory")
     entries = [(name, stat.S_IFDIR | 0o755, b"") for name in directories]
     entries += [
-        ("bin/busybox", stat.S_IFREG | 0o755, busybox()),
+        ("bin/busybox", stat.S_IFREG | 0o755, busybox),
         ("load", stat.S_IFREG | 0o644, "".join(f"{line}\n" for line in load).encode()),
     ]
     entries += [(name, stat.S_IFREG | 0o755, text.encode()) for name, text in scripts.items()]
@@ -32,16 +32,16 @@ def build(kernel: Kernel, extra: Mapping[str, str], scripts: Mapping[str, str]) 
     return cpio(entries)
 
 
-def busybox() -> bytes:
-    """Return the machine's busybox, which must be a static one."""
-    path = shutil.which("busybox")
-    if path is None:
+def busybox(path: Path | None) -> bytes:
+    """Return this busybox, or the machine's own (None), which must be a static one."""
+    found = path or shutil.which("busybox")
+    if found is None:
         raise FileNotFoundError("no busybox here: install busybox-static")
-    with open(path, "rb") as file:
+    with open(found, "rb") as file:
         program = file.read()
     # A dynamic program names its loader in the first page.
     if b"/ld-" in program[:4096]:
-        raise FileNotFoundError(f"{path} is not static: install busybox-static instead")
+        raise FileNotFoundError(f"{found} is not static: install busybox-static instead")
     return program
 
 
