@@ -22,10 +22,11 @@ class Runner:
         """Submits a request; its user_data. A kernel without its opcode is a skip."""
         sqe = self.ring.get_sqe()
         getattr(sqe, f"prep_{name}")(*arguments, **more)
-        if not self.ring.probe().supports(sqe.opcode):
+        opcode = sqe.opcode
+        if not self.ring.probe().supports(opcode):
             sqe.prep_nop()
             self.ring.submit_and_reap(1)
-            pytest.skip(f"this kernel has no opcode {sqe.opcode} for prep_{name}")
+            pytest.skip(f"this kernel has no opcode {opcode} for prep_{name}")
         number = sqe.user_data
         assert self.ring.submit() == 1
         return number
