@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent
 ENVIRONMENT = Path(sys.prefix)
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+GUEST = ("xz", "mke2fs")  # what making a guest of any architecture takes
 BUILD_VARIABLES = ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS", "CPATH", "LIBRARY_PATH", "IOCANCEL_WERROR")
 
 nox.options.default_venv_backend = "none"
@@ -197,15 +198,21 @@ def sanitize(session: nox.Session) -> None:
 def kernels(session: nox.Session) -> None:
     """Run the tests under other kernels, in qemu: [VERSION...] [OPTION...] [-- pytest's arguments]."""
     ready(session, "test")
-    need(session, f"qemu-system-{platform.machine()}", "busybox", "xz", "mke2fs")
+    need(session, *GUEST, f"qemu-system-{platform.machine()}", "busybox")
     python(session, "-m", "tools.kernels", *session.posargs)
 
 
 @nox.session
 def wheel(session: nox.Session) -> None:
     """Build the wheel, try it in fresh roots of Debian: [SUITE...] [OPTION...] [-- pytest's arguments]."""
-    ready(session, "wheel", build=False)
-    need(session, "make", "curl", "unshare")
-    if not {"--build-only", "--sdist-only", "-h", "--help"} & set(session.posargs):
-        need(session, "debootstrap")
+    given, tools = set(session.posargs), ["make", "curl", "unshare"]
+    tried, foreign = not {"--build-only", "--sdist-only", "-h", "--help"} & given, "--aarch64" in given
+    if foreign:
+        tools.append("aarch64-linux-gnu-gcc")
+    if tried:
+        tools += [*GUEST, "qemu-system-aarch64"] if foreign else ["debootstrap"]
+    # A guest's tests are compiled here, which takes all that they import.
+    guest = tried and foreign
+    ready(session, "wheel", *(["test"] if guest else []), build=guest)
+    need(session, *tools)
     python(session, "-m", "tools.wheel", *session.posargs)

@@ -81,8 +81,9 @@ def fetch(series: str, debian: str, tree: Path) -> None:
     fresh.rename(tree)
 
 
-def configure(suite: str, debian: str) -> Path:
+def configure(suite: str, debian: str = "") -> Path:
     """Return an apt configuration, a file, that knows this suite and architecture alone; look what is new."""
+    debian = debian or native().debian
     if not KEYRING.exists():
         raise FetchError(f"{KEYRING} is missing: install the package debian-archive-keyring")
     home = cache() / "apt" / (suite if debian == "amd64" else f"{suite}-{debian}")

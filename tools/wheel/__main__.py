@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.kernels.fetch import FetchError
-from tools.wheel import roots, sdist, steps, trial
+from tools.kernels import fetch
+from tools.wheel import aarch64, roots, sdist, steps, trial
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -30,7 +30,14 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--no-tests", action="store_true", help="in the roots: iocancel demo and doctor, no tests")
     add("--no-uring", action="store_true", help="in the roots: only the tests where io_uring is forbidden")
     add("--wheel", type=Path, metavar="FILE", help="try this one; build none")
+    emulated = parser.add_argument_group("aarch64, by a cross compiler and an emulated machine")
+    add = emulated.add_argument
+    add("--aarch64", action="store_true", help="the wheel for aarch64, under an arm64 kernel; no roots")
+    add("--kernel", choices=fetch.SUITES, default="6.12", help="Debian's (default: %(default)s)")
+    add("--limit", type=float, default=7200, metavar="SECONDS", help="for the tests (default: %(default)s)")
     options = parser.parse_args(ours)
+    if options.aarch64 and (options.suites or options.no_uring):
+        parser.error("--aarch64 is tried in a machine, and not in roots: it takes no SUITE and no --no-uring")
     for suite in options.suites:
         if suite not in roots.SUITES:
             parser.error(f"no suite {suite}; there are {known}")
@@ -61,11 +68,13 @@ def main() -> int:
     """Run the command; return its exit status."""
     options, pytest = parse(sys.argv[1:])
     try:
-        if not (options.build_only or options.sdist_only):
+        if not (options.build_only or options.sdist_only or options.aarch64):
             roots.check_here()
         tree = source()
         if options.sdist_only:
             return 0
+        if options.aarch64:
+            return aarch64.main(options, tree, pytest)
         wheel = options.wheel.resolve() if options.wheel else build(tree)
         failed: list[str] = []
         if not options.build_only:
@@ -73,7 +82,7 @@ def main() -> int:
                 failed += trial.attempt(
                     suite, tree, wheel, pytest, tests=not options.no_tests, uring=not options.no_uring
                 )
-    except (roots.RootError, FetchError) as error:
+    except (roots.RootError, fetch.FetchError) as error:
         raise SystemExit(f"wheel: {error}") from None
     except subprocess.CalledProcessError as error:
         raise SystemExit(f"wheel: {' '.join(map(str, error.cmd))}: exit status {error.returncode}") from None

@@ -26,15 +26,7 @@ def fetch(python: str, requirements: list[str], directory: Path, machine: str = 
         is none.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    abi, machine = f"cp{python.replace('.', '')}", machine or platform.machine()
-    systems = [
-        *(f"manylinux_{version}_{machine}" for version in GLIBC),
-        *(f"{name}_{machine}" for name in OLD),
-    ]
-    options = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
-    options += [f"--abi={name}" for name in (abi, "abi3", "none")]
-    options += [f"--platform={name}" for name in systems]
-    options += ["--dest", str(directory)]
+    options = [*target(python, machine or platform.machine()), "--dest", str(directory)]
     if not pip("download", *options, *requirements):
         return {}
     lacking = {}
@@ -43,6 +35,17 @@ def fetch(python: str, requirements: list[str], directory: Path, machine: str = 
         if said and not pure(each, directory):
             lacking[each] = said
     return lacking
+
+
+def target(python: str, machine: str) -> list[str]:
+    """Return the options by which pip takes what is for another Python, or another machine."""
+    systems = [
+        *(f"manylinux_{version}_{machine}" for version in GLIBC),
+        *(f"{name}_{machine}" for name in OLD),
+    ]
+    options = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
+    options += [f"--abi={name}" for name in (f"cp{python.replace('.', '')}", "abi3", "none")]
+    return options + [f"--platform={name}" for name in systems]
 
 
 def pure(requirement: str, directory: Path) -> bool:
