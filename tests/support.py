@@ -6,6 +6,7 @@ import contextlib
 import functools
 import gc
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -59,6 +60,12 @@ def need_uring() -> None:
 def few(many: int) -> int:
     """How often to repeat, or how many at a time: much less in an emulated guest."""
     return max(many // 20, 5) if GUEST else many
+
+
+def compiled(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the C compiler and tell what came of it; a skip where there is none."""
+    need(shutil.which("cc"), "no C compiler (cc)")
+    return subprocess.run(["cc", *arguments], capture_output=True, text=True, check=False)
 
 
 def until(condition: Callable[[], object], what: str, bound: float = BOUND) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support import leaving_nothing, need, skip
+from ..support import compiled, leaving_nothing, need, skip
 
 OURS = "/sys/kernel/tracing"
 
@@ -57,11 +57,6 @@ def cancels(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The path of a C program that cancels by liburing: cancels.c."""
     made = tmp_path_factory.mktemp("cancels") / "cancels"
     source = Path(__file__).with_name("cancels.c")
-    built = subprocess.run(
-        ["cc", "-Wall", "-Wextra", "-Werror", "-o", str(made), str(source), "-luring"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    built = compiled("-Wall", "-Wextra", "-Werror", "-o", str(made), str(source), "-luring")
     need(not built.returncode, f"no compiler, or no liburing: {built.stderr}")
     return str(made)
