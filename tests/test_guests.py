@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,8 @@ import pytest
 
 from tools.kernels import boot, fetch, initramfs, suite, tree
 from tools.kernels.architecture import ARCHITECTURES, Architecture, native
+from tools.kernels.report import Result
+from tools.wheel import __main__ as command
 from tools.wheel import aarch64, cross
 
 X86, ARM = ARCHITECTURES["x86_64"], ARCHITECTURES["aarch64"]
@@ -230,3 +233,63 @@ def test_a_guest_that_does_not_come_up(tmp_path: Path, monkeypatch: pytest.Monke
     result = aarch64.attempt(tmp_path, "6.12", [], 1)
     assert result.broken == "the guest did not come up"
     assert "the console" in (tmp_path / result.log).read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--aarch64", "trixie"], "it takes no SUITE"),
+        (["--aarch64", "--no-uring"], "and no --no-uring"),
+        (["--whole"], "--whole is for --aarch64"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command.parse(arguments)
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown", "failed", "status", "done"),
+    [
+        ([], True, {}, 0, ["build", "install", "show", "attempt"]),
+        ([], True, {"a test": "why"}, 1, ["build", "install", "show", "attempt"]),
+        ([], False, {}, 1, ["build", "install", "show"]),
+        (["--no-tests"], True, {}, 0, ["build", "install", "show"]),
+        (["--build-only"], False, {}, 0, ["build"]),
+        (["--wheel", "wheel"], True, {}, 0, ["install", "show", "attempt"]),
+    ],
+)
+def test_what_is_done(
+    arguments: list[str],
+    shown: bool,
+    failed: dict[str, str],
+    status: int,
+    done: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "wheel").touch()
+    monkeypatch.chdir(tmp_path)
+    called: list[str] = []
+    answers: dict[str, object] = {
+        "build": tmp_path / "wheel",
+        "install": tmp_path,
+        "show": shown,
+        "attempt": Result("6.12", failed=failed),
+    }
+
+    def stands_for(name: str) -> Callable[..., object]:
+        def call(*arguments: object, **more: object) -> object:
+            called.append(name)
+            return answers[name]
+
+        return call
+
+    for name in answers:
+        monkeypatch.setattr(aarch64, name, stands_for(name))
+    options, pytests = command.parse(["--aarch64", *arguments, "--", "-x"])
+    assert aarch64.main(options, tmp_path, pytests) == status
+    assert called == done
