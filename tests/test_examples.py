@@ -79,7 +79,7 @@ def test_each_example_says_what_it_is() -> None:
     names = sorted(path.stem for path in FOLDER.glob("*.py"))
     assert names == [
         *("drain", "drop_connection", "echo_server", "fifo_deadline", "http_deadline"),
-        *("pickle_deadline", "prompt", "read_ahead", "stop_worker", "tail_fifo"),
+        *("pickle_deadline", "prompt", "read_ahead", "stop_worker", "tail_fifo", "usb_gadget"),
     ]
     for name in names:
         module = example(name)
@@ -295,3 +295,23 @@ def test_prompt_as_a_program(terminal: tuple[int, int]) -> None:
             running.kill()
     assert running.returncode == 0
     assert out == "Hello, Ann.\n"
+
+
+@pytest.mark.skipif(
+    "IOCANCEL_GUEST" not in os.environ, reason="it would be a USB device of this very machine's"
+)
+def test_usb_gadget() -> None:
+    with program("usb_gadget") as running:
+        try:
+            out, err = running.communicate(timeout=BOUND)
+        finally:
+            running.kill()
+    if running.returncode == 2:
+        pytest.skip(err)
+    assert (running.returncode, err) == (0, "")
+    assert out.splitlines() == [
+        "how far a read can be cancelled here: total",
+        "a read of what the host never sends: cancelled",
+        "a write that the host never takes: cancelled, cancelled",
+        "in flight: 0",
+    ]
