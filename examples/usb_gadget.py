@@ -98,7 +98,7 @@ def serve(from_host: int, to_host: int, seconds: float) -> Iterator[str]:
         read = engine.read(from_host, 512)
         read.wait(timeout=seconds)
         yield f"a read of what the host never sends: {read.outcome.value}"
-        write = engine.write(to_host, b"nobody asks for this")
+        write = engine.write(to_host, bytes(512))  # controllers take a few bytes ahead of the host
         engine.submit()
         write.cancel()
         yield f"a write that the host never takes: {write.wait().value}"
