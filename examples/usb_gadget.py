@@ -107,7 +107,7 @@ def serve(from_host: int, to_host: int, seconds: float) -> Iterator[str]:
 
 def main() -> int:
     """Run it and show what happened."""
-    there = sorted(os.listdir("/sys/class/udc")) if os.path.isdir("/sys/class/udc") else []
+    there = sorted(path.name for path in Path("/sys/class/udc").glob("*"))
     controller = sys.argv[1] if len(sys.argv) > 1 else next(iter(there), "")
     if not CONFIG.is_dir() or not controller:
         print(
