@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import mmap
 
 import pytest
 
-from iocancel import Outcome, Verdict
+import iocancel
+from iocancel import Outcome, Verdict, pool
 from iocancel.engines.libaio import LibaioEngine
 from iocancel.errors import CancelTooLate, OperationTimedOut
 from iocancel.libaio import kernel as kernel_module
@@ -57,6 +59,47 @@ def test_close_cancels_endpoints(endpoints: tuple[int, int]) -> None:
             buffer.clear()
     assert op.outcome is Outcome.CANCELLED
     buffer.clear()
+
+
+def test_endpoints_and_blocking_calls(endpoints: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "current", pool.Pool("libaio"))
+    with pytest.raises(OperationTimedOut):
+        iocancel.read(endpoints[0], 512, timeout=0.05)
+    with pytest.raises(OperationTimedOut):
+        iocancel.write(endpoints[1], bytes(512), timeout=0.05)
+    pool.current.close()
+
+
+def test_endpoints_and_asyncio(endpoints: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    import iocancel.asyncio as asyncio_
+
+    monkeypatch.setenv("IOCANCEL_ENGINE", "libaio")
+
+    async def main() -> int:
+        for waiting in (asyncio_.read(endpoints[0], 512), asyncio_.write(endpoints[1], bytes(512))):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await waiting
+        in_flight: int = asyncio_.engine().in_flight
+        return in_flight
+
+    assert asyncio.run(main()) == 0
+
+
+def test_endpoints_and_trio(endpoints: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    trio = pytest.importorskip("trio")
+    trio_ = pytest.importorskip("iocancel.trio")
+    monkeypatch.setenv("IOCANCEL_ENGINE", "libaio")
+
+    async def main() -> int:
+        for verb, end, what in ((trio_.read, endpoints[0], 512), (trio_.write, endpoints[1], bytes(512))):
+            with trio.move_on_after(0.05) as scope:
+                await verb(end, what)
+            assert scope.cancelled_caught
+        in_flight: int = trio_.engine().in_flight
+        return in_flight
+
+    assert trio.run(main) == 0
 
 
 def test_a_slow_read_is_not_found_and_ends_by_itself(engine: LibaioEngine, slow_disk: int) -> None:
