@@ -132,8 +132,8 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types: mypy --strict and pyright."""
-    ready(session, "test", "lint", "typing")
-    folders = ("src", "tests", "tools", "benchmarks", "examples")
+    ready(session, "test", "lint", "docs", "typing")
+    folders = ("src", "tests", "tools", "benchmarks", "examples", "docs")
     paths = [folder for folder in folders if any((ROOT / folder).rglob("*.py"))]
     python(session, "-m", "mypy", "--strict", *paths, "noxfile.py", "setup.py", "build_ffi.py")
     python(session, "-m", "pyright", "--pythonpath", sys.executable)
@@ -162,6 +162,15 @@ def bench(session: nox.Session) -> None:
         # Where it can't be had its column stays empty, and says why.
         session.run("sh", str(ROOT / "dev"), "--need", "fio", external=True, success_codes=range(256))
     python(session, "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site, and follow every link: [--collect [KERNEL...]], --help."""
+    ready(session, "docs")
+    if "--collect" in session.posargs:
+        need(session, "qemu-system-x86_64", "busybox", "xz", "mke2fs")
+    python(session, "-m", "tools.docs", *session.posargs)
 
 
 @nox.session

@@ -199,7 +199,7 @@ class Stream(Closable):
 
 
 class Listener(Closable):
-    """A listening socket, whose connections are `Stream`s.
+    """A listening socket, each of whose connections is a `Stream`.
 
     Args:
         sock: bound, and listening; it is closed with the listener.

@@ -4,7 +4,8 @@
         data = await iocancel.asyncio.recv(sock, 4096)
 
 A task that is cancelled has its request cancelled in the kernel, and goes on when that has ended: nothing is
-read, written or accepted afterwards, and no buffer touched. See `iocancel.awaiting.verbs` for the verbs.
+read, written or accepted afterwards, and no buffer touched. See `iocancel.awaiting.Verbs` for what they have
+in common.
 """
 
 from iocancel.asyncio.hub import current

@@ -118,7 +118,9 @@ class Bytes(Extra):
 
         Raises:
             anyio.EndOfStream: at the end.
-            anyio.ClosedResourceError, BusyResourceError, BrokenResourceError.
+            anyio.ClosedResourceError: the stream is closed, or was meanwhile.
+            anyio.BusyResourceError: another task is receiving.
+            anyio.BrokenResourceError: recv(2) or read(2) failed; the OSError is its cause.
         """
         try:
             data = await self.receive_some(max_bytes)

@@ -138,7 +138,9 @@ class Listener(Closable, anyio.Extra, Generic[S]):
             task_group: anyio's; one of its own where none is given.
 
         Raises:
-            anyio.ClosedResourceError, BusyResourceError, BrokenResourceError: as `accept`.
+            anyio.ClosedResourceError: the listener is closed, or was meanwhile.
+            anyio.BusyResourceError: another task is accepting.
+            anyio.BrokenResourceError: accept4(2) failed; the OSError is its cause.
         """
         if task_group is None:
             async with importlib.import_module("anyio").create_task_group() as task_group:

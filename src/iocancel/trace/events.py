@@ -91,7 +91,8 @@ class Cancel:
 
     Attributes:
         time: of the request, ns of CLOCK_MONOTONIC.
-        pid: the process; tid: the thread that asked. Both as the machine's own process namespace counts.
+        pid: the process, as the machine's own process namespace counts.
+        tid: the thread that asked, counted likewise.
         comm: the process's name, as far as it was known.
         system: "uring" or "libaio".
         mechanism: "async_cancel", "timeout_remove", "poll_remove", "link_timeout", "sync_cancel" or

@@ -6,7 +6,7 @@
 What is cancelled has its request cancelled in the kernel, and goes on when that has ended: nothing is read,
 written or accepted afterwards, and no buffer touched. A success that is first is returned, and the next
 checkpoint raises. Each verb is a checkpoint, and a KeyboardInterrupt comes before it or behind, never within.
-See `iocancel.awaiting.verbs` for the verbs.
+See `iocancel.awaiting.Verbs` for what they have in common.
 """
 
 from iocancel.awaiting.verbs import Verbs

@@ -8,7 +8,7 @@ __all__ = ["SINCE", "Opcode"]
 
 
 class Opcode(IntEnum):
-    """The kinds of request, by their C names less IORING_OP_."""
+    """The kinds of request, by their C names less `IORING_OP_`."""
 
     NOP = lib.IORING_OP_NOP
     """Nothing. Linux 5.1."""
