@@ -46,7 +46,12 @@ def collect(wanted: list[str]) -> list[Path]:
 def in_guest(name: str) -> str:
     """Boot a series' kernel, and return what it says."""
     known = fetch.find(name)
-    variables = {"HOME": str(Path.home()), "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+    variables = {
+        "HOME": str(Path.home()),
+        "PATH": os.environ["PATH"],
+        "LC_ALL": "C.UTF-8",
+        "TMPDIR": "/mnt/scratch",
+    }
     exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in variables.items())
     command = shlex.join([sys.executable, "-B", "-m", "tools.docs.seen"])
     script = f"cd {shlex.quote(str(ROOT))} || exit 126\n{exports}{command} >/run/report.xml\n"

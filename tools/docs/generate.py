@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tools.docs import examples
+from tools.docs import errorpage, examples, flagpage, manpages, reach
 
 __all__ = ["DOCS", "pages", "write"]
 
@@ -20,6 +20,10 @@ def pages() -> dict[Path, str]:
     """Return each generated page and its text."""
     made = {
         "examples.md": examples.page(ROOT / "examples"),
+        "reference/reach.md": reach.page(),
+        "reference/flags.md": flagpage.page(),
+        "reference/errors.md": errorpage.page(),
+        "reference/man-pages.md": manpages.page(),
     }
     return {DOCS / name: NOTE + text for name, text in made.items()}
 
