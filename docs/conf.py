@@ -17,6 +17,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "tools.docs.columns",
     "tools.docs.docstrings",
     "tools.docs.names",
 ]
@@ -29,12 +30,13 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 
 # Docstrings: Google's sections, in Markdown's spirit (see tools/docs/docstrings.py).
 default_role = "py:obj"
+smartquotes_action = "D"  # dashes alone: b"" is code, also in a sentence
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Their contents are indented, too. "Raises:" and the like, as napoleon knows them.
 _SECTION = re.compile(r"[A-Z]\w*( \w+)?:$")
+_SHORT = re.compile(r"(\s*)Raises: (.+)")
 _RAISES = re.compile(r":raises ([^:]*):(.*)")
 _SHARED = re.compile(r":(param|ivar) ([\w\\*]+(?:, [\w\\*]+)+):(.*)")
 _COLON = "\N{TELEPHONE RECORDER}"  # stands for a colon meanwhile
@@ -59,6 +60,15 @@ def with_code_marked(lines: list[str]) -> list[str]:
     return out
 
 
+def with_sections(lines: list[str]) -> list[str]:
+    """Return the lines, with "Raises: as `read`." as a section of that name."""
+    out = []
+    for line in lines:
+        found = _SHORT.fullmatch(line)
+        out += [line] if found is None else [f"{found[1]}Raises:", f"{found[1]}    {found[2]}"]
+    return out
+
+
 def with_sentences_marked(lines: list[str]) -> list[str]:
     """Return the lines of a docstring in field lists, where what is raised may be a sentence."""
     out = []
@@ -92,7 +102,7 @@ def with_each_named(lines: list[str]) -> list[str]:
 def before(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Rewrite a docstring in place, before napoleon does."""
     del app, name, obj, options
-    lines[:] = with_code_marked(lines)
+    lines[:] = with_code_marked(with_sections(lines))
     if what in ("attribute", "data", "property"):
         # Else napoleon takes "Found: ..." for a type and its description.
         lines[:] = [line.replace(":", _COLON) for line in lines]

@@ -59,8 +59,7 @@ def of_kind(kind: str) -> str:
     known = flags()[kind]
     tried = any(any(marks(flag)) for flag in known)
     head = [
-        f"`{kind}`",
-        "in C",
+        f"`{kind}`, and in C",
         "since",
         *((kernel.series for kernel in asked()) if tried else ()),
         "what it says",
@@ -68,7 +67,7 @@ def of_kind(kind: str) -> str:
     rows = []
     for flag in sorted(known, key=lambda each: [int(part) for part in each.since.split(".")]):
         cells = marks(flag) if tried else []
-        rows.append([f"`{flag.name}`", f"`{flag.c_name}`", flag.since, *cells, said(flag)])
+        rows.append([f"`{flag.name}` `{flag.c_name}`", flag.since, *cells, said(flag)])
     return f"## {TITLES[kind]}\n\n{table(head, rows)}\n"
 
 

@@ -16,7 +16,7 @@ HEAD = """\
 
 What a man page says, in our words, and what was seen. io_uring's pages are those of liburing 2.15, the
 others those of libaio 0.3.113 and man-pages 6.03. "All" are the kernels 5.10, 6.1, 6.12, 6.18 and 7.2.
-Behind each row stand the tests that see it, or that hold this library to it; [What the kernel does with a
+Below each table stand the tests that see it, or that hold this library to it; [What the kernel does with a
 cancel](../kernel-facts.md) has the whole story.
 
 """
@@ -45,12 +45,16 @@ def differences() -> list[Difference]:
 
 def page() -> str:
     """Return the page."""
-    rows = []
-    for number, each in enumerate(differences(), 1):
-        rows.append([str(number), ", ".join(each.pages), each.says or "(nothing)", each.does, each.on])
-    seen = [[str(number), ", ".join(map(test, each.tests))] for number, each in enumerate(differences(), 1)]
-    head = table(["", "man page", "says", "what happens", "seen on"], rows)
-    return f"{HEAD}{head}\n## The tests\n\n{table(['', 'tests'], seen)}"
+    text = [HEAD]
+    by_page: dict[tuple[str, ...], list[Difference]] = {}
+    for each in differences():
+        by_page.setdefault(each.pages, []).append(each)
+    for pages, found in by_page.items():
+        rows = [[each.says or "(nothing)", each.does, each.on] for each in found]
+        tests = ", ".join(test(name) for each in found for name in each.tests)
+        told = table(["says", "what happens", "seen on"], rows)
+        text.append(f"## {', '.join(pages)}\n\n{told}\nSeen by {tests}.\n\n")
+    return "".join(text).rstrip("\n") + "\n"
 
 
 def test(name: str) -> str:

@@ -109,7 +109,7 @@ class Documented:
         self.kept: list[Any] = []  # an id is worth something while its object lives
         for name in self.domain.objects:
             found = find(name)
-            if found is not _NOTHING and not isinstance(found, (int, float, str, bytes, tuple, bool)):
+            if str(getattr(found, "__module__", "")).startswith(PACKAGE):
                 self.by_object.setdefault(id(found), name)
                 self.kept.append(found)
 
@@ -168,13 +168,15 @@ def resolve(
     if node.get("refdomain") != "py":
         return None
     target = str(node["reftarget"]).removesuffix("()")
-    target = STANDS_FOR.get(target, target)
+    if target in STANDS_FOR:
+        target = STANDS_FOR[target]
+        contnode = nodes.inline("", target.rpartition(".")[2])
     known = getattr(env, "iocancel_documented", None)
     if known is None:
         known = env.iocancel_documented = Documented(env)  # type: ignore[attr-defined]
     for spelt in spellings(target, node.get("py:module") or "", node.get("py:class") or ""):
         name = known.name_of(spelt)
-        if name is not None:
+        if name is not None and ("." in target or known.domain.objects[name].objtype != "module"):
             entry = known.domain.objects[name]
             docname = str(node.get("refdoc", env.docname))
             return make_refnode(app.builder, docname, entry.docname, entry.node_id, contnode, name)

@@ -194,7 +194,7 @@ class Waits(Base):
 
         Raises:
             As `read`. On asyncio a wake-up may come together with a cancel: the exception's `operation`
-            tells, and who passes one on to the next has to do so then.
+                tells, and who passes one on to the next has to do so then.
         """
         hub = await self._begun()
         await hub.value(hub.engine.futex_wait(futex, val))
@@ -260,7 +260,7 @@ class Waits(Base):
 
         Raises:
             As `read`. At a cancel they may have been moved: then they are in `dst`, and the exception's
-            `operation` tells how many.
+                `operation` tells how many.
         """
         hub = await self._begun()
         return int(await hub.value(hub.engine.splice(src, dst, count, offset_src, offset_dst, flags=flags)))
