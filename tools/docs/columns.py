@@ -1,7 +1,8 @@
 """A Sphinx extension: what Markdown can't say of pages.
 
 A column of sentences keeps a width at which they can be read, since a table that is wider than the page
-scrolls; and comments, which hold what makes a page's programs whole for the tests, are not carried into the site.
+scrolls; and comments, which hold what makes a page's programs whole for the tests, are not carried into the
+site.
 """
 
 from __future__ import annotations

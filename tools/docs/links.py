@@ -15,7 +15,7 @@ __all__ = ["check_pages", "check_site", "external", "headings", "pages"]
 # What a browser fetches by itself, and what it follows when somebody clicks.
 FETCHED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "object": "data", "audio": "src"}
 FOLLOWED = {"a": "href", "area": "href"}
-_CSS_URL = re.compile(r"(?:url\(\s*|@import\s+)['\"]?([^'\")\s]+)")
+_CSS_URL = re.compile(r"(?:@import\s+(?:url\()?|url\()\s*['\"]?([^'\")\s]+)")
 
 
 class Page(HTMLParser):

@@ -106,6 +106,11 @@ class Documented:
     def __init__(self, env: BuildEnvironment) -> None:
         self.domain = env.domains.python_domain
         self.by_object: dict[int, str] = {}
+        self.classes = {
+            name.rpartition(".")[2]
+            for name, entry in self.domain.objects.items()
+            if entry.objtype in ("class", "exception")
+        }
         self.kept: list[Any] = []  # an id is worth something while its object lives
         for name in self.domain.objects:
             found = find(name)
@@ -133,16 +138,10 @@ class Documented:
         return None
 
 
-def ours(target: str, node: pending_xref) -> bool:
+def ours(target: str, known: Documented) -> bool:
     """Whether a name can only be one of ours, so that it has to be somewhere."""
-    if target.startswith(f"{PACKAGE}."):
-        return True
-    head = target.partition(".")[0]
-    return "." in target and any(
-        isinstance(find(f"{spelt}"), type)
-        for spelt in spellings(head, node.get("py:module") or "", node.get("py:class") or "")
-        if spelt.startswith(f"{PACKAGE}.")
-    )
+    head, dot, _ = target.partition(".")
+    return bool(dot) and (head == PACKAGE or head in known.classes)
 
 
 def foreign(target: str) -> bool:
@@ -180,9 +179,13 @@ def resolve(
             entry = known.domain.objects[name]
             docname = str(node.get("refdoc", env.docname))
             return make_refnode(app.builder, docname, entry.docname, entry.node_id, contnode, name)
+    for name, entry in known.domain.objects.items() if "." in target else ():
+        if name.endswith(f".{target}"):  # a class by its own name, whose module another one says
+            docname = str(node.get("refdoc", env.docname))
+            return make_refnode(app.builder, docname, entry.docname, entry.node_id, contnode, name)
     if foreign(target):
         return contnode
-    if node["reftype"] == "obj" and not ours(target, node):
+    if node["reftype"] == "obj" and not ours(target, known):
         return contnode
     return None
 
@@ -220,6 +223,7 @@ def forget(app: Sphinx, env: BuildEnvironment) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx."""
+    app.setup_extension("sphinx.ext.autodoc")
     app.connect("missing-reference", resolve)
     app.connect("autodoc-process-bases", without_ours)
     app.connect("env-check-consistency", forget)
