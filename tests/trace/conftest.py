@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support import compiled, leaving_nothing, need, skip
+from ..support import compiled, leaving_nothing, need, need_uring, skip
 
 OURS = "/sys/kernel/tracing"
 
@@ -55,6 +55,7 @@ def namespaces() -> None:
 @pytest.fixture(scope="session")
 def cancels(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The path of a C program that cancels by liburing: cancels.c."""
+    need_uring()
     made = tmp_path_factory.mktemp("cancels") / "cancels"
     source = Path(__file__).with_name("cancels.c")
     built = compiled("-Wall", "-Wextra", "-Werror", "-o", str(made), str(source), "-luring")

@@ -20,7 +20,17 @@ from iocancel.trace.libbpf import Btf, Member, Missing
 from iocancel.trace.tracefs import Instance
 from iocancel.uring import CancelFlags, Opcode, PollFlags, Ring, Sqe, cancel_flags
 
-from ..support import BOUND, compiled, few, leaving_nothing, need, not_measured, python, until
+from ..support import (
+    BOUND,
+    compiled,
+    few,
+    leaving_nothing,
+    need,
+    need_uring,
+    not_measured,
+    python,
+    until,
+)
 
 NAME = 0x1234_5678_9ABC_DEF0
 EVENTS = [f"io_uring/{name}" for name in ebpf.EVENTS]
@@ -29,6 +39,7 @@ EVENTS = [f"io_uring/{name}" for name in ebpf.EVENTS]
 @pytest.fixture(scope="session")
 def works() -> None:
     """What the library finds out by cancelling is found out before, and does not come in between."""
+    need_uring()
     cancel_flags()
     reason = available()
     need(reason is None, f"no eBPF here: {reason}")
