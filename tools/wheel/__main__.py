@@ -28,7 +28,9 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--sdist-only", action="store_true", help="make the sdist, and hold it against what git tracks")
     add("--build-only", action="store_true", help="make the wheel, and no root")
     add("--no-tests", action="store_true", help="in the roots: iocancel demo and doctor, no tests")
-    add("--no-uring", action="store_true", help="in the roots: only the tests where io_uring is forbidden")
+    add(
+        "--uring", choices=trial.URING, default="both", help="in the roots: the tests where it is so, or both"
+    )
     add("--wheel", type=Path, metavar="FILE", help="try this one; build none")
     emulated = parser.add_argument_group("aarch64, by a cross compiler and an emulated machine")
     add = emulated.add_argument
@@ -83,7 +85,7 @@ def main() -> int:
         if not options.build_only:
             for suite in options.suites or roots.SUITES:
                 failed += trial.attempt(
-                    suite, tree, wheel, pytest, tests=not options.no_tests, uring=not options.no_uring
+                    suite, tree, wheel, pytest, tests=not options.no_tests, uring=options.uring
                 )
     except (roots.RootError, fetch.FetchError) as error:
         raise SystemExit(f"wheel: {error}") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tools.wheel import house, roots, steps
 
+URING = ("both", "allowed", "forbidden")
 TEST = "tools/wheel/test.sh"
 # What is run once more where io_uring is forbidden: every engine and face, and what says so.
 WITHOUT_URING = (
@@ -66,16 +67,17 @@ class Trial:
             "the wheel, installed", *INSTALL, *OFFLINE, f"/opt/wheels/{wheel.name}"
         )
 
-    def test(self, pytest: list[str], *, uring: bool) -> None:
+    def test(self, pytest: list[str], uring: str) -> None:
         """Run the command and the tests; where io_uring is forbidden those of `WITHOUT_URING`."""
-        if uring:
+        if uring != "forbidden":
             self.step("the command and the tests", TEST, *pytest)
-        # What is forbidden can't be required.
-        forbidden = ("python", "tools/wheel/no_uring.py", TEST, *(pytest or WITHOUT_URING))
-        self.step("where io_uring is forbidden", *forbidden, IOCANCEL_REQUIRE="")
+        if uring != "allowed":
+            # What is forbidden can't be required.
+            forbidden = ("python", "tools/wheel/no_uring.py", TEST, *(pytest or WITHOUT_URING))
+            self.step("where io_uring is forbidden", *forbidden, IOCANCEL_REQUIRE="")
 
 
-def attempt(suite: str, tree: Path, wheel: Path, pytest: list[str], *, tests: bool, uring: bool) -> list[str]:
+def attempt(suite: str, tree: Path, wheel: Path, pytest: list[str], *, tests: bool, uring: str) -> list[str]:
     """Try a wheel in a root of a suite.
 
     Args:
@@ -84,7 +86,7 @@ def attempt(suite: str, tree: Path, wheel: Path, pytest: list[str], *, tests: bo
         wheel: the wheel.
         pytest: arguments of pytest's.
         tests: run the tests, too, not the command alone.
-        uring: run the tests where io_uring is allowed, too, not only where it is forbidden.
+        uring: run them where io_uring is "allowed", where it is "forbidden", or "both".
 
     Returns:
         What failed.
@@ -97,6 +99,6 @@ def attempt(suite: str, tree: Path, wheel: Path, pytest: list[str], *, tests: bo
             if not tests:
                 trial.step("the command", TEST, "--no-tests")
             elif trial.step("what the tests need", *INSTALL, *OFFLINE, *needed):
-                trial.test(pytest, uring=uring)
+                trial.test(pytest, uring)
     print(f"\n=== {suite}: {time.monotonic() - began:.0f} s", flush=True)
     return trial.failed
