@@ -156,7 +156,7 @@ def test_io_uring_is_forbidden_as_docker_does_it() -> None:
 
 
 def test_a_command_that_is_not_there_is_said() -> None:
-    command = [sys.executable, ROOT / "tools/wheel/no_uring.py", "no-such-command"]
+    command = [sys.executable, str(ROOT / "tools/wheel/no_uring.py"), "no-such-command"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     need("no seccomp filter" not in done.stderr, "this kernel has no seccomp filters")
     assert done.stderr == "no_uring: no-such-command: No such file or directory\n"
