@@ -41,8 +41,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     options = parser.parse_args(ours)
     if not options.aarch64 and options.whole:
         parser.error("--whole is for --aarch64: in the roots all tests are run")
-    if options.aarch64 and (options.suites or options.no_uring):
-        parser.error("--aarch64 is tried in a machine, and not in roots: it takes no SUITE and no --no-uring")
+    if options.aarch64 and (options.suites or options.uring != "both"):
+        parser.error("--aarch64 is tried in a machine, and not in roots: it takes no SUITE and no --uring")
     for suite in options.suites:
         if suite not in roots.SUITES:
             parser.error(f"no suite {suite}; there are {known}")
