@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-import hypothesis  # noqa: F401 - before gc.freeze(): it looks for who holds trio's random numbers
+import hypothesis  # before any gc.freeze(): it looks for who holds trio's random numbers
 import pytest
 
 from .support import lacks_uring
@@ -73,6 +73,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if lacks_uring():
         config.addinivalue_line("filterwarnings", "ignore:io_uring can't be used here:RuntimeWarning")
 
+
+if os.environ.get("IOCANCEL_GUEST"):  # how long anything takes there says nothing
+    hypothesis.settings.register_profile(
+        "guest", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("guest")
 
 # A shell ignores Ctrl-C for what it runs in the background, and its children inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -196,6 +196,7 @@ def test_tests_that_cannot_be_collected(tmp_path: Path) -> None:
 
 
 def test_a_wheel_that_is_cross_compiled_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
     environment = cross.environment(Path("/include"), "3.11", tmp_path)
     assert environment["CC"].split() == ["aarch64-linux-gnu-gcc", "-I/include/python3.11", "-I/include"]
     ask = "import setuptools as s; d = s.Distribution(); d.parse_config_files(); d.parse_command_line();"
