@@ -310,7 +310,7 @@ class BufferedReader(Reading, io.BufferedIOBase):
         return self._take_into(buffer, whole=False)
 
     def peek(self, size: int = 0, /) -> bytes:  # noqa: ARG002
-        """Look at what is there, without taking it; one read of the file where nothing is."""
+        """Look at what is there (not `size`), without taking it; one read of the file where nothing is."""
         incoming = self._begin()
 
         def body(use: Use) -> bytes:

@@ -300,7 +300,7 @@ def move_on_after(seconds: float, *, shield: bool = False) -> CancelScope:
 
 
 def move_on_at(deadline: float, *, shield: bool = False) -> CancelScope:
-    """A block that is left at a time, in `time.monotonic()` seconds."""
+    """A block that is left at a `deadline`, in `time.monotonic()` seconds; `shield` as for `CancelScope`."""
     return CancelScope(deadline=deadline, shield=shield)
 
 
@@ -310,7 +310,7 @@ def fail_after(seconds: float, *, shield: bool = False) -> FailScope:
 
 
 def fail_at(deadline: float, *, shield: bool = False) -> FailScope:
-    """A block that raises TimeoutError when it is not done at a time, in `time.monotonic()` seconds."""
+    """A block that raises TimeoutError when it is not done at a time; otherwise as `move_on_at`."""
     return FailScope(deadline=deadline, shield=shield)
 
 

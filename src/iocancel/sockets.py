@@ -101,7 +101,10 @@ class Socket(socket.socket):
             conn.request("GET", "/")
             body = conn.getresponse().read()
 
-    Made as a `socket.socket` is, or of one by `Socket.adopt`. `settimeout` means what it means there: seconds
+    Args:
+        family, type, proto, fileno: as for `socket.socket`; or make one of a socket by `Socket.adopt`.
+
+    `settimeout` means what it means there: seconds
     for each call, whose end is a TimeoutError; no O_NONBLOCK is set for it. What `makefile` returns reads by
     `iocancel.BufferedReader`, and can be read on after a timeout.
 

@@ -76,7 +76,8 @@ async def to_thread(
     are in no scope.
 
     Args:
-        func: what to call; with `args` and `kwargs`.
+        func: what to call.
+        args, kwargs: what to call it with.
         abandon_on_cancel: let a cancel end the await at once. The scope is cancelled all the same; what the
             call returns then is dropped, what it raises goes to `threading.excepthook`. `asyncio.run` waits
             for the thread at its end, as for any of its executor.

@@ -131,7 +131,7 @@ class Bytes(Extra):
         return data
 
     async def send(self, item: bytes) -> None:
-        """`send_all` for anyio; raises as `receive`."""
+        """`send_all` of `item` for anyio; raises as `receive`."""
         try:
             await self.send_all(item)
         except (self.closed_type, self.busy_type, self.broken_type) as error:

@@ -349,7 +349,15 @@ class Data(Base):
     ) -> int:
         """Send a message, perhaps with ancillary data and an address (sendmsg(2)).
 
-        Args and value are as for `socket.sendmsg`; an address in Python's form needs a socket object.
+        Args:
+            sock: the socket, or its number.
+            buffers: what to send, one after the other.
+            ancdata: ancillary data, as `socket.sendmsg` takes it: (level, type, data).
+            flags: the MSG_* of sendmsg(2).
+            address: where to; in Python's form it needs a socket object.
+
+        Returns:
+            How many bytes were sent.
 
         Raises: as `send`.
         """

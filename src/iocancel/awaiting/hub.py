@@ -103,7 +103,7 @@ class Hub(ABC):
 
     @abstractmethod
     def drained(self, op: Operation[Any]) -> Awaitable[None]:
-        """Wait for an operation's ending; a cancel of the task is raised only then, and does not reach it."""
+        """Wait for the ending of `op`; a cancel of the task is raised only then, and does not reach it."""
 
     @abstractmethod
     async def checkpoint_if_cancelled(self) -> None:
@@ -147,14 +147,14 @@ class Hub(ABC):
                 self.soon()
 
     def wait_on(self, op: Operation[Any], ending: Ending) -> None:
-        """Have `ending` woken when the operation has ended."""
+        """Have `ending` woken when the operation `op` has ended."""
         first = op._awaited
         if first is not None:  # two tasks wait for the same one
             ending = Both(first, ending)
         op._awaited = ending
 
     def cancel(self, op: Operation[Any]) -> None:
-        """A task was cancelled: its operation is to be."""
+        """A task was cancelled: its operation, `op`, is to be."""
         engine = self.engine
         engine._mute = True  # nobody has to be woken for it: a turn is coming
         try:
@@ -164,12 +164,12 @@ class Hub(ABC):
         self.soon()
 
     def abandon(self, op: Operation[Any]) -> None:
-        """Nobody waits for it any more. Its memory and what it brings are the engine's."""
+        """Nobody waits for `op` any more. Its memory and what it brings are the engine's."""
         self.cancel(op)
         self.engine.orphan(op)
 
     async def value(self, op: Operation[Any], abandon: bool = False) -> Any:
-        """Wait for an operation, and return its value.
+        """Wait for the operation `op`, and return its value; `abandon`: as `ended` has it.
 
         A value that comes with the loop's cancellation is told on it, as `operation`.
         """
@@ -183,7 +183,7 @@ class Hub(ABC):
         return op.result()
 
     async def now(self, op: Operation[Any]) -> bool:
-        """Do an operation at once, or not at all: whether it was done.
+        """Do the operation `op` at once, or not at all: whether it was done.
 
         The kernel tries a request without waiting first. What it can't do so is cancelled right here, before
         anybody else runs: so no cancel of the task comes between, and nothing is done that nobody hears of.

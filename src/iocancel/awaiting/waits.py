@@ -140,7 +140,7 @@ class Waits(Base):
         await hub.value(hub.engine.timeout(_LONGEST if seconds == math.inf else seconds))
 
     async def sleep_until(self, deadline: float) -> None:
-        """Let time pass until a time, in `time.monotonic()` seconds; otherwise as `sleep`."""
+        """Let time pass until a time, `deadline`, in `time.monotonic()` seconds; otherwise as `sleep`."""
         await self.sleep(max(0.0, deadline - time.monotonic()))
 
     async def waitid(self, idtype: int, id: int, options: int = os.WEXITED) -> Any:  # noqa: A002

@@ -148,7 +148,7 @@ def sleep(seconds: float) -> None:
 
 
 def sleep_until(deadline: float) -> None:
-    """Let time pass until a time, in `time.monotonic()` seconds; otherwise as `sleep`."""
+    """Let time pass until a time, `deadline`, in `time.monotonic()` seconds; otherwise as `sleep`."""
     sleep(max(0.0, deadline - time.monotonic()))
 
 

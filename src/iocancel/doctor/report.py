@@ -84,7 +84,12 @@ class Report:
         return finding is not None and bool(finding.works)
 
     def reach(self, system: System, name: str) -> Reach | None:
-        """How far a kind of request can be cancelled here; None where it was not tried or does not work."""
+        """How far a kind of request can be cancelled here; None where it was not tried or does not work.
+
+        Args:
+            system: "io_uring", "libaio" or "posix_aio".
+            name: the finding's name.
+        """
         finding = self.find(system, name)
         return None if finding is None else finding.reach
 

@@ -11,7 +11,7 @@ __all__ = ["Event"]
 
 
 class Event(NamedTuple):
-    """One request's ending (io_getevents(2)).
+    """One request's ending (io_getevents(2)): of which `iocb`, with its `data`.
 
     A poll that was cancelled ends with `res` 0 and `res2` 0, not with -ECANCELED as the man page of
     io_cancel has it; one that ended by itself has the events that it found, never 0. A cancelled

@@ -51,7 +51,7 @@ class Carrier(Protocol):
     """Whether `alarm` may say something else than None now: it need not be asked where this is False."""
 
     def prepare(self, op: Operation[Any], *args: Any) -> None:
-        """Make ready what the system will be given: fills `op._entry` and `op._pins`.
+        """Make ready what the system will be given for `op` and its `args`: fills `op._entry` and `op._pins`.
 
         Called once, after the operation has its token. Raises for arguments that can't be, and
         `FeatureUnavailable` for a verb that this system does not have; nothing is in flight then.
@@ -59,7 +59,7 @@ class Carrier(Protocol):
         ...
 
     def batch(self, ops: Sequence[Operation[Any]]) -> Batch:
-        """Make ready for handing over; changes nothing."""
+        """Make `ops` ready for handing over; changes nothing."""
         ...
 
     def go(self, batch: Batch | None, wait: bool, timeout: float | None) -> None:
@@ -75,7 +75,7 @@ class Carrier(Protocol):
         ...
 
     def cancel(self, ops: Sequence[Operation[Any]]) -> bool | None:
-        """Ask the system to cancel these, in this order, at once. At most 1,024.
+        """Ask the system to cancel `ops`, in this order, at once. At most 1,024.
 
         Returns:
             Whether the records that are there now are just the endings of these, in this order, each with
@@ -85,7 +85,7 @@ class Carrier(Protocol):
         ...
 
     def stop(self, op: Operation[Any]) -> bool:
-        """Stop an operation that is in flight at once, where any thread may do that.
+        """Stop `op`, an operation that is in flight, at once, where any thread may do that.
 
         From anywhere, also in a signal's handler. It never waits.
 
@@ -130,23 +130,23 @@ class Carrier(Protocol):
         ...
 
     def failure(self, op: Operation[Any]) -> OSError:
-        """The exception for an operation that has failed."""
+        """The exception for `op`, an operation that has failed."""
         ...
 
     def supports(self, name: str) -> bool:
-        """Whether the system has a verb here."""
+        """Whether the system has the verb `name` here."""
         ...
 
     def reach(self, name: str) -> Reach:
-        """How far operations of a verb can be cancelled once they run."""
+        """How far operations of the verb `name` can be cancelled once they run."""
         ...
 
     def patience(self, op: Operation[Any]) -> float:
-        """For how many seconds to wait for the ending of an operation that a cancel did not stop."""
+        """For how many seconds to wait for the ending of `op`, an operation that a cancel did not stop."""
         ...
 
     def own(self, token: int, res: int) -> None:
-        """A record with the bit `OTHER`."""
+        """A record with the bit `OTHER` has come: its `token`, and its result `res`."""
         ...
 
     def close(self, timeout: float | None, left: Sequence[Operation[Any]]) -> bool:

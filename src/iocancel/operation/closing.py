@@ -57,7 +57,7 @@ class Closing(Cancelling):
         return len(self._orphans)
 
     def orphan(self, op: Operation[Any]) -> None:
-        """Nobody waits for an operation any more; the ledger keeps it, and its memory, until it has ended."""
+        """Nobody waits for `op` any more; the ledger keeps it, and its memory, until it has ended."""
         self._orphans.add(op)
         op.add_done_callback(self._orphans.discard)
 

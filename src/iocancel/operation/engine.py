@@ -32,11 +32,11 @@ class Engine(Protocol):
         ...
 
     def supports(self, name: str) -> bool:
-        """Whether a verb is there."""
+        """Whether a verb is there; `name` as "read"."""
         ...
 
     def reach(self, name: str) -> Reach | None:
-        """How far a verb's operations can be cancelled."""
+        """How far operations of the verb `name` can be cancelled; None without it."""
         ...
 
     def stats(self) -> Stats:
@@ -48,7 +48,7 @@ class Engine(Protocol):
         ...
 
     def reap(self, timeout: float | None = 0) -> list[Operation[Any]]:
-        """Take what has come."""
+        """Take what has come; wait for it `timeout` seconds at most, for ever with None."""
         ...
 
     def fileno(self) -> int:
@@ -60,15 +60,15 @@ class Engine(Protocol):
         ...
 
     def wait(self, ops: Sequence[Operation[Any]], timeout: float | None = None) -> None:
-        """Wait for endings."""
+        """Wait for the endings of `ops`, `timeout` seconds at most, for ever with None; see `Verbs.wait`."""
         ...
 
     def cancel(self, ops: Iterable[Operation[Any]]) -> int:
-        """Cancel some."""
+        """Cancel `ops`; returns how many had not ended."""
         ...
 
     def cancel_fd(self, fd: Any) -> int:
-        """Cancel those on a file."""
+        """Cancel those on a file, by its number or an object with `fileno()`: `fd`."""
         ...
 
     def cancel_all(self) -> int:
@@ -78,9 +78,15 @@ class Engine(Protocol):
     def close_fd(
         self, fd: Any, timeout: float | None = 5.0, *, abort: bool = False
     ) -> dict[Operation[Any], Outcome]:
-        """Cancel those on a file, wait for the endings, close it."""
+        """Cancel those on the file `fd`, wait for the endings, close it.
+
+        Args:
+            fd: the number, or an object with `fileno()` and `close()`.
+            timeout: seconds to wait for the endings; None waits for ever.
+            abort: have the peer of a TCP connection see a reset.
+        """
         ...
 
     def close(self, timeout: float | None = 5.0) -> None:
-        """Cancel all, wait for the endings, give the system back."""
+        """Cancel all, wait for the endings (`timeout` seconds at most), give the system back."""
         ...

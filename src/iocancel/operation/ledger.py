@@ -38,7 +38,7 @@ class Ledger:
         return len(self.flight)
 
     def name(self, op: Operation[Any]) -> int:
-        """Give an operation its token, and return it. Nobody else can find it until it is in `flight`.
+        """Give an operation, `op`, its token, and return it. Nobody else can find it until it is in `flight`.
 
         Raises:
             OverflowError: 2**24 are in flight.
@@ -60,7 +60,7 @@ class Ledger:
         return token
 
     def enter(self, op: Operation[Any]) -> int:
-        """Name an operation and put it in at once; returns its token."""
+        """Name an operation, `op`, and put it in at once; returns its token."""
         token = self.name(op)
         self.flight[token] = op
         self.note(op._fd, token)
@@ -74,7 +74,7 @@ class Ledger:
         return slot
 
     def note(self, fd: int, token: int) -> None:
-        """Note that an operation in flight is on a file, if it is on one (fd >= 0); a splice is on two.
+        """Note that an operation in flight, by its `token`, is on a file (`fd` >= 0); a splice is on two.
 
         Now and then those that have ended are forgotten.
         """
@@ -96,13 +96,13 @@ class Ledger:
             tokens[:] = filter(alive, tokens)  # in one step: other threads append to this very list
 
     def leave(self, token: int) -> None:
-        """Take out an operation that has ended. What is not there (any more) is nobody's, and no error."""
+        """Take out what has ended, by its `token`. What is not there (any more) is nobody's, and no error."""
         if token in self.flight:
             del self.flight[token]
             self._free.append(token & (SLOTS - 1))
 
     def forget(self, op: Operation[Any]) -> None:
-        """Take back the token of an operation that was not entered, or was and is nobody's."""
+        """Take back the token of `op`, an operation that was not entered, or was and is nobody's."""
         token = op._token
         if token in self.flight:
             self.leave(token)
@@ -130,7 +130,7 @@ class Ledger:
             self.flight.clear()
 
     def on_file(self, fd: int) -> list[Operation[Any]]:
-        """Those on a file, by its number, the newest first."""
+        """Those on a file, by its number `fd`, the newest first."""
         tokens = self._files.get(fd)
         if tokens is None:
             return []

@@ -48,7 +48,7 @@ _RESTARTS = frozenset([-512, -513, -514, -516])
 
 
 class Kind(NamedTuple):
-    """What is the same for all operations of a verb."""
+    """What is the same for all operations of a verb: `name`, `call`, results that are `fine` or `stopped`."""
 
     name: str
     """The verb's."""

@@ -58,7 +58,11 @@ VERBS = frozenset(
 
 
 class Verbs(Closing):
-    """What can be asked of an engine."""
+    """What can be asked of an engine.
+
+    Args:
+        carrier: the system that carries it.
+    """
 
     def __init__(self, carrier: Carrier) -> None:
         super().__init__(carrier)
@@ -77,7 +81,7 @@ class Verbs(Closing):
         return self._carrier.supports(name)
 
     def reach(self, name: str) -> Reach | None:
-        """How far operations of a verb can be cancelled here once they run; None without the verb."""
+        """How far operations of the verb `name` can be cancelled here once they run; None without it."""
         return self._carrier.reach(name) if self._carrier.supports(name) else None
 
     def stats(self) -> Stats:
@@ -276,7 +280,16 @@ class Verbs(Closing):
     ) -> Operation[int]:
         """Send a message, perhaps with ancillary data and an address (sendmsg(2)). io_uring: Linux 5.3.
 
-        Args and value are as for `socket.sendmsg`; an address in Python's form needs a socket object.
+        Args:
+            sock: the socket, or its number.
+            buffers: what to send, one after the other.
+            ancdata: ancillary data, as `socket.sendmsg` takes it: (level, type, data).
+            flags: the MSG_* of sendmsg(2).
+            address: where to; in Python's form it needs a socket object.
+            timeout: seconds, as for `read`.
+
+        Returns:
+            How many bytes were sent.
         """
         op: Operation[int] = self._on(_SENDMSG, sock)
         return self._start(op, list(buffers), list(ancdata), flags, address, timeout=timeout)
@@ -404,6 +417,9 @@ class Verbs(Closing):
         """Close a file when its turn comes (io_uring_prep_close(3)). Linux 5.6, only io_uring.
 
         It cancels nothing that is pending on the file: `close_fd` does.
+
+        Args:
+            fd: the file's number.
         """
         op: Operation[None] = self._on(_CLOSE, fd)
         op._value = nothing
@@ -413,6 +429,9 @@ class Verbs(Closing):
 
     def accept_multishot(self, sock: File) -> Multishot[tuple[socket.socket, Any]]:
         """Accept connection after connection (io_uring_prep_multishot_accept(3)). io_uring: Linux 5.19.
+
+        Args:
+            sock: bound, and listening.
 
         Returns:
             A context manager of an iterator: `with engine.accept_multishot(s) as conns: for conn, address in
@@ -442,6 +461,10 @@ class Verbs(Closing):
 
         It does not repeat for data that were left unread; where the system has no multishot poll, one poll
         follows the other, and it does.
+
+        Args:
+            fd: the file.
+            mask: what to wait for, `select.POLLIN` ...
 
         Returns:
             As `accept_multishot`; of masks.

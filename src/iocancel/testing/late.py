@@ -37,7 +37,11 @@ class Held:
         return len(self._held)
 
     def wait_for(self, op: Operation[Any], timeout: float = 20.0) -> None:
-        """Wait until the kernel has completed an operation; the engine does not know of it.
+        """Wait until the kernel has completed the operation `op`; the engine does not know of it.
+
+        Args:
+            op: of the engine whose completions are held back.
+            timeout: seconds.
 
         Raises:
             Deadlock: it did not within `timeout` seconds.
@@ -78,7 +82,7 @@ class Held:
         return getattr(self._real, name)
 
     def go(self, batch: Any, wait: bool, timeout: float | None) -> None:
-        """As the real one's, but for a wait that could never end."""
+        """As the real one's, but for a wait that could never end; see `Carrier.go`."""
         if self._out:
             wait = False
         flight = self._engine._ledger.flight

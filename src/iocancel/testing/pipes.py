@@ -32,7 +32,7 @@ class BlockedPipe:
         return self.read_end
 
     def write(self, data: bytes = b"x") -> int:
-        """Write; blocks where the pipe is full. Returns how many bytes went in."""
+        """Write `data`; blocks where the pipe is full. Returns how many bytes went in."""
         return os.write(self.write_end, data)
 
     def fill(self) -> int:

@@ -155,7 +155,7 @@ class ScriptedEngine(Verbs):
         self._carrier.acts.append(act)
 
     def await_waiter(self, timeout: float = LIMIT) -> None:
-        """Wait until another thread waits in the system.
+        """Wait until another thread waits in the system, `timeout` seconds at most.
 
         Raises:
             Deadlock: none did within `timeout` seconds.
@@ -185,7 +185,7 @@ class ScriptedEngine(Verbs):
         return list(self._carrier.cancels)
 
     def pinned(self, op: Operation[Any]) -> bool:
-        """Whether the memory of an operation is kept for the system."""
+        """Whether the memory of the operation `op` is kept for the system."""
         return self._carrier.pinned(op)
 
 

@@ -49,7 +49,8 @@ async def to_thread(
     is waited for. Threads that `func` starts are in no scope.
 
     Args:
-        func: what to call; with `args`.
+        func: what to call.
+        args: what to call it with.
         abandon_on_cancel: let a cancel end the await at once. The scope is cancelled all the same; what the
             call returns then is dropped, what it raises goes to `threading.excepthook`.
         limiter: bounds how many such threads run at once; as `trio.to_thread.run_sync` takes it.

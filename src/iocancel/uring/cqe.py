@@ -24,6 +24,8 @@ class Cqe:
         data: the object that was set as `Sqe.data`, where the ring knows it.
         call (str): the C name of what prepared the request, where the ring knows it: it does not where
             requests of several kinds, or none, are in flight with that user_data.
+
+    A ring makes them, and gives them the `feature` that the request needed, for `check`.
     """
 
     __slots__ = ("_feature", "_given_back", "call", "data", "flags", "res", "user_data")

@@ -43,7 +43,8 @@ class PrepNet(Requests):
     bytes of a whole `struct sockaddr`, or beside a socket object an address in Python's form; `ioprio`
     of an accept how io_uring goes about it (`AcceptFlags.DONTWAIT`, POLL_FIRST, Linux 6.10); `flags` of
     an accept the SOCK_NONBLOCK and SOCK_CLOEXEC of accept4(2); `file_index` the slot of the registered
-    files where the new socket goes, FILE_INDEX_ALLOC (or -1) for any free one (Linux 5.19).
+    files where the new socket goes, FILE_INDEX_ALLOC (or -1) for any free one (Linux 5.19); `domain`, `type`
+    and `protocol` what they are for socket(2); `backlog` how many connections may wait (listen(2)).
 
     An accept or a socket completes with the new fd, which then belongs to whoever reaps it; the direct
     ones with 0, or with the slot that was picked for FILE_INDEX_ALLOC, -ENFILE where none is free.

@@ -20,8 +20,9 @@ class PrepPaths(Requests):
 
     Where these have the arguments, they mean: a directory's fd (`dfd`, `olddfd`, `newdfd`, `newdirfd`)
     what a relative path starts from (a number, an object with `fileno()`, None or AT_FDCWD for the
-    working directory); a path is one without a NUL byte; `flags`, `mode` are those of the system call of
-    that name; `name` is an attribute's with its namespace, as "user.mime_type".
+    working directory); a path (`path`, `oldpath`, `newpath`, `linkpath`, `target`) is one without a NUL
+    byte; `flags`, `mode` are those of the system call of that name; `name` is an attribute's with its
+    namespace, as "user.mime_type".
 
     Completion: 0, but for the attributes' values that are got (their length in bytes; -ERANGE where the
     buffer is too small).

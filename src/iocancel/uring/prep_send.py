@@ -27,9 +27,10 @@ class PrepSend(Requests):
     """Sends.
 
     Where these have the arguments, they mean: `sockfd`, `fd` the socket (see `Requests`); `buf` what is
-    sent (below 4 GiB); `flags` the MSG_* of send(2); `ioprio`, `zc_flags` how io_uring goes about it
-    (`RecvSendFlags.POLL_FIRST`, Linux 5.19; for zero-copy sends also SEND_ZC_REPORT_USAGE, Linux 6.2);
-    `buf_index` which of the registered buffers the memory lies in.
+    sent (below 4 GiB); `msg` the same as a `MsgHdr`, with its address and ancillary data; `flags` the
+    MSG_* of send(2); `ioprio`, `zc_flags` how io_uring goes about it (`RecvSendFlags.POLL_FIRST`, Linux
+    5.19; for zero-copy sends also SEND_ZC_REPORT_USAGE, Linux 6.2); `buf_index` which of the registered
+    buffers the memory lies in.
 
     Completion: how many bytes were sent, possibly fewer than given; with MSG_WAITALL the kernel goes on
     until all are sent. A zero-copy send has a second completion once the kernel has let go of the memory

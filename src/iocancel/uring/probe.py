@@ -43,7 +43,7 @@ class Probe:
         self.opcodes = opcodes
 
     def supports(self, opcode: int) -> bool:
-        """Whether this kernel has the kind of request."""
+        """Whether this kernel has the kind of request `opcode`."""
         return int(opcode) in self.opcodes
 
     def __repr__(self) -> str:

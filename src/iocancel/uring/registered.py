@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 class BufRing:
     """A group of buffers that the kernel picks from, one for each completion (io_uring_register_buf_ring(3)).
 
+    Args:
+        bgid: the group's number.
+        entries: how many buffers.
+        nbytes: the length of each, in bytes.
+
     Made by `Ring.register_buf_ring`. A completion names its buffer (`Cqe.buffer_id`), which is the
     program's until it is given back with `recycle`.
     """
@@ -75,13 +80,13 @@ class BufRing:
         return memoryview(self._memory)[start : start + min(max(cqe.res, 0), self.nbytes)]
 
     def take(self, cqe: Cqe) -> bytes:
-        """The bytes of a completion, copied; the buffer is given back."""
+        """The bytes of the completion `cqe`, copied; the buffer is given back."""
         data = bytes(self.view(cqe))
         self.recycle(cqe)
         return data
 
     def recycle(self, cqe: Cqe) -> None:
-        """Gives a completion's buffer back to the kernel.
+        """Gives the buffer of the completion `cqe` back to the kernel.
 
         Raises:
             ValueError: it was given back already, or is not of this group.
@@ -148,7 +153,12 @@ class Registered(RingCore):
         self._register("io_uring_unregister_files", lib.IORING_UNREGISTER_FILES)
 
     def register_file_alloc_range(self, offset: int, length: int) -> None:
-        """Says which slots the kernel may choose (io_uring_register_file_alloc_range(3)). Linux 6.0."""
+        """Says which slots the kernel may choose (io_uring_register_file_alloc_range(3)). Linux 6.0.
+
+        Args:
+            offset: the first slot.
+            length: how many slots.
+        """
         both = _count(offset, "offset"), _count(length, "length")
         request = ffi.new("uint32_t[4]", [*both, 0, 0])
         self._check_open()
@@ -217,7 +227,7 @@ class Registered(RingCore):
         return group
 
     def unregister_buf_ring(self, bgid: int) -> None:
-        """Takes a group of buffers from the kernel (io_uring_unregister_buf_ring(3)). Linux 5.19.
+        """Takes the group `bgid` of buffers from the kernel (io_uring_unregister_buf_ring(3)). Linux 5.19.
 
         Requests in flight keep what they use.
         """
@@ -264,7 +274,11 @@ class Registered(RingCore):
         return self._register("io_uring_register_personality", lib.IORING_REGISTER_PERSONALITY)
 
     def unregister_personality(self, personality: int) -> None:
-        """Gives registered credentials back (io_uring_unregister_personality(3)). Linux 5.6."""
+        """Gives registered credentials back (io_uring_unregister_personality(3)). Linux 5.6.
+
+        Args:
+            personality: what `register_personality` returned.
+        """
         number = _count(personality, "personality")
         self._register("io_uring_unregister_personality", lib.IORING_UNREGISTER_PERSONALITY, ffi.NULL, number)
 
