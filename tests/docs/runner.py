@@ -54,7 +54,8 @@ async def awaited(told: dict[str, Any], namespace: dict[str, Any]) -> None:
 def compiled(page: str, part: dict[str, Any], flags: int) -> types.CodeType:
     """Compile a part, whose lines are the page's."""
     text = "\n" * (part["line"] - 1) + part["code"]
-    return compile(text, page, "exec", flags, dont_inherit=True)
+    code: types.CodeType = compile(text, page, "exec", flags, dont_inherit=True)
+    return code
 
 
 if __name__ == "__main__":

@@ -105,7 +105,9 @@ def differences(mine: dict[Any, dict[str, Any]], theirs: dict[Any, dict[str, Any
             continue
         assert one is not None
         assert other is not None
-        alike = ("works", "reach") if any(word in key[2] for word in RACES) else ("works", "reach", "seen")
+        alike: tuple[str, ...] = (
+            ("works", "reach") if any(word in key[2] for word in RACES) else ("works", "reach", "seen")
+        )
         if "O_DIRECT" in key[2]:
             alike = ("works",)  # one that no worker had taken up yet is cancelled in full
         found += [

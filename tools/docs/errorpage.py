@@ -70,7 +70,7 @@ def classes() -> str:
     for kind in sorted(
         OWN, key=lambda each: (each is not errors.Cancelled, errors.__all__.index(each.__name__))
     ):
-        first, _, rest = inspect.getdoc(kind).partition("\n\n")
+        first, _, rest = (inspect.getdoc(kind) or "").partition("\n\n")
         more = re.split(r"\n\n|^Attributes:", rest, maxsplit=1, flags=re.MULTILINE)[0]
         attributes = re.findall(r"^    (\w+) \(", rest, re.MULTILINE)
         bases = ", ".join(f"`{base.__name__}`" for base in kind.__mro__[1:-1] if shown(base))
