@@ -105,11 +105,11 @@ def differences(mine: dict[Any, dict[str, Any]], theirs: dict[Any, dict[str, Any
             continue
         assert one is not None
         assert other is not None
-        alike: tuple[str, ...] = (
-            ("works", "reach") if any(word in key[2] for word in RACES) else ("works", "reach", "seen")
-        )
+        alike = ["works", "reach", "seen"]
+        if any(word in key[2] for word in RACES):
+            alike.remove("seen")
         if "O_DIRECT" in key[2]:
-            alike = ("works",)  # one that no worker had taken up yet is cancelled in full
+            alike = ["works"]  # one that no worker had taken up yet is cancelled in full
         found += [
             f"{key}: {each}: {one.get(each)} here" for each in alike if one.get(each) != other.get(each)
         ]

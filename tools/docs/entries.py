@@ -24,6 +24,9 @@ HEAD = """\
 """
 
 
+WHERE = ".. currentmodule:: iocancel.uring\n\n"
+
+
 def groups() -> Iterator[tuple[str, str, list[str]]]:
     """Yield what the parts are called, the text about each, and its names, in the order of the source."""
     shared = [Entry, *(base for base in Sqe.__mro__ if base.__name__ == "Requests")]
@@ -49,11 +52,9 @@ def page() -> str:
     """Return the page."""
     parts = [HEAD]
     for title, text, members in groups():
-        body = f"{text}\n\n" if text else ""
+        body = text.replace(" (see `Requests`)", "") + "\n\n" if text else ""  # that is the first part here
         lines = "\n".join(directive(name) for name in members)
-        parts.append(
-            f"\n## {title}\n\n```{{eval-rst}}\n.. currentmodule:: iocancel.uring\n\n{body}{lines}```\n"
-        )
+        parts.append(f"\n## {title}\n\n```{{eval-rst}}\n{WHERE}{body}{lines}```\n")
     return "".join(parts)
 
 
