@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tools.docs.names import PUBLIC
+from tools.docs.public import PUBLIC
 
 API = Path(__file__).parents[2] / "docs" / "api"
 # Made by others: what their constructors take is nobody's affair.

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 from docutils import nodes
 from sphinx.util.nodes import make_refnode
 
+from tools.docs.public import PUBLIC
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -33,28 +35,6 @@ VARIABLES = ("T", "Ts")  # of types, in annotations that can't be evaluated with
 EVENTS = ("iocancel.cancel", "iocancel.close", "iocancel.open_engine")
 # What annotations say, and what users know of it.
 STANDS_FOR = {"Core": "iocancel.Engine", "iocancel.uring.core.RingCore": "iocancel.uring.Ring"}
-# The modules whose names are for users, and are documented.
-PUBLIC = (
-    "iocancel",
-    "iocancel.errors",
-    "iocancel.blocking",
-    "iocancel.scope",
-    "iocancel.streams",
-    "iocancel.files",
-    "iocancel.sockets",
-    "iocancel.engines",
-    "iocancel.operation",
-    "iocancel.uring",
-    "iocancel.libaio",
-    "iocancel.posix_aio",
-    "iocancel.asyncio",
-    "iocancel.trio",
-    "iocancel.awaiting",
-    "iocancel.trace",
-    "iocancel.doctor",
-    "iocancel.demo",
-    "iocancel.testing",
-)
 _NOTHING = object()
 
 
