@@ -101,6 +101,15 @@ def test_the_face_loads_no_loop() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_a_scope_brings_the_verbs_that_are_called_in_it() -> None:
+    """Else loading them would count against its deadline."""
+    loaded = "iocancel.engines.uring.carrier"
+    there = f"{loaded!r} in sys.modules"
+    code = f"import sys, iocancel; before = {there}; iocancel.move_on_after; print(before, {there})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False True\n"
+
+
 def test_the_stub_of_the_native_module_is_fresh() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "tools/make_stub.py", "--check"], capture_output=True, text=True, check=False

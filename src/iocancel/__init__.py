@@ -195,7 +195,10 @@ def __getattr__(name: str) -> Any:
     if name in _LATE:
         return importlib.import_module(f"iocancel.{name}")
     if name in _FROM:
-        found = getattr(importlib.import_module(f"iocancel.{_FROM[name]}"), name)
+        module = _FROM[name]
+        if module == "scope":  # loading the verbs is not to count against the first deadline
+            importlib.import_module("iocancel.blocking")
+        found = getattr(importlib.import_module(f"iocancel.{module}"), name)
         globals()[name] = found  # a verb is called often, and found at once from now on
         return found
     raise AttributeError(f"module 'iocancel' has no attribute {name!r}")
