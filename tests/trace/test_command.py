@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ..support import BOUND, until
+from ..support import BOUND, need_uring, until
 from .conftest import OURS, left
 
 # A mount namespace of its own, with tracefs where it usually is.
@@ -281,6 +281,7 @@ def test_a_command_that_does_not_end() -> None:
 
 def test_a_name_that_is_a_terminals_command() -> None:
     """Anybody can give it to a process; root's terminal does not get it, and it is one line."""
+    need_uring()
     program = """
         import ctypes
         from iocancel import open_engine

@@ -18,7 +18,7 @@ from iocancel import Outcome, open_engine
 from iocancel.trace import Cancel, Tracer, TracingUnavailable
 from iocancel.trace import tracer as tracer_module
 
-from ..support import BOUND, GUEST, few, until
+from ..support import BOUND, GUEST, few, need_uring, until
 from .conftest import left
 
 MANY = 20_000 if GUEST else 100_000
@@ -95,6 +95,7 @@ def test_a_program_that_knows_nothing_of_us(tracefs: Path, cancels: str) -> None
 
 @pytest.mark.parametrize("silent", [True, False])
 def test_our_engine_on_io_uring(tracefs: Path, pipe: tuple[int, int], silent: bool) -> None:
+    need_uring()
     many = few(200)
 
     def run() -> None:
@@ -217,6 +218,7 @@ def test_pypis_libaio(tracefs: Path) -> None:
 
 def test_pypis_caio(tracefs: Path) -> None:
     """It asks once for each task, by io_uring, and its reads end so."""
+    need_uring()
     pytest.importorskip("caio")
     found: list[Cancel] = []
     with Tracer([os.getpid()], tracefs=str(tracefs)) as tracer:
@@ -260,6 +262,7 @@ def burst(many: int) -> None:
 
 def test_a_burst(tracefs: Path) -> None:
     """Each is shown, or it is said that events were lost."""
+    need_uring()
     found, tracer = traced(tracefs, lambda: burst(MANY), buffer=64 << 20, systems=["uring"])
     assert tracer.lost == 0, "64 MiB for each processor are enough"
     found = [each for each in found if each.mechanism != "sync_cancel"]  # opening an engine tries one
@@ -270,6 +273,7 @@ def test_a_burst(tracefs: Path) -> None:
 
 def test_a_burst_that_is_too_much(tracefs: Path) -> None:
     """With nearly no buffer, nobody reading: what is lost is counted."""
+    need_uring()
     with Tracer([os.getpid()], tracefs=str(tracefs), buffer=65536, systems=["uring"]) as tracer:
         burst(5000)
         tracer.stop()
@@ -342,6 +346,7 @@ def test_a_duration(tracefs: Path) -> None:
 
 
 def test_the_iterator(tracefs: Path) -> None:
+    need_uring()
     with Tracer([os.getpid()], tracefs=str(tracefs)) as tracer:
         thread = threading.Thread(target=burst, args=(3,))
         thread.start()
