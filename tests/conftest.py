@@ -6,13 +6,13 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from types import FrameType
 
 import hypothesis  # before any gc.freeze(): it looks for who holds trio's random numbers
 import pytest
 
-from .support import lacks_uring
+from .support import lacks_uring, names_required
 
 # What does not touch the kernel is not run again in each emulated one, where Python is 14 times slower.
 # Another architecture is more than another kernel: with IOCANCEL_WHOLE all of it is run.
@@ -79,6 +79,17 @@ if os.environ.get("IOCANCEL_GUEST"):  # how long anything takes there says nothi
         "guest", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
     )
     hypothesis.settings.load_profile("guest")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A skip for want of an engine that IOCANCEL_REQUIRE names is a failure, whoever skips."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and names_required(report.longrepr[2]):
+        report.outcome = "failed"
+        report.longrepr = f"{report.longrepr[2]} (and IOCANCEL_REQUIRE names it)"
+    return report
+
 
 # A shell ignores Ctrl-C for what it runs in the background, and its children inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

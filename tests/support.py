@@ -6,6 +6,7 @@ import contextlib
 import functools
 import gc
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,10 @@ import pytest
 import iocancel
 from iocancel import EngineUnavailable, _lifetime
 
+_WANTING = {
+    "uring": r"io_uring is forbidden here|has no io_uring\b|no (io_)?uring here|io_uring can't be had",
+    "libaio": r"Linux AIO is forbidden here|has no Linux AIO\b|no libaio here",
+}
 GUEST = os.environ.get("IOCANCEL_GUEST") == "1"
 """In a guest under software emulation, which is many times slower."""
 BOUND = 60.0 if GUEST else 20.0
@@ -52,9 +57,19 @@ def lacks_uring() -> str:
 def need_uring() -> None:
     """Skip the test where io_uring can't be had; where IOCANCEL_REQUIRE names it that is a failure."""
     if reason := lacks_uring():
-        if "uring" in os.environ.get("IOCANCEL_REQUIRE", "").split(","):
+        if "uring" in required():
             pytest.fail(f"{reason} (and IOCANCEL_REQUIRE names it)")
         skip(reason)
+
+
+def required() -> set[str]:
+    """The engines that have to be there, by IOCANCEL_REQUIRE: want of one is a failure, not a skip."""
+    return set(filter(None, os.environ.get("IOCANCEL_REQUIRE", "").split(",")))
+
+
+def names_required(reason: str) -> bool:
+    """Whether a test was skipped for want of an engine that has to be there."""
+    return any(re.search(_WANTING[name], reason) for name in required() & _WANTING.keys())
 
 
 def few(many: int) -> int:

@@ -155,6 +155,22 @@ def test_io_uring_is_forbidden_as_docker_does_it() -> None:
     assert done.stdout.startswith("EPERM io_uring is forbidden here")
 
 
+def test_an_engine_that_is_required_is_not_skipped() -> None:
+    """By whichever test: this one says nothing of IOCANCEL_REQUIRE."""
+    test = "tests/test_examples.py::test_blocking_calls_that_end[fifo_deadline-uring]"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools/wheel/no_uring.py"), sys.executable, "-m", "pytest", "-q", test],
+        cwd=ROOT,
+        env={**not_measured(), "IOCANCEL_REQUIRE": "uring"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    need("no seccomp filter" not in done.stderr, "this kernel has no seccomp filters")
+    assert "(and IOCANCEL_REQUIRE names it)" in done.stdout
+    assert "1 failed" in done.stdout
+
+
 def test_a_command_that_is_not_there_is_said() -> None:
     command = [sys.executable, str(ROOT / "tools/wheel/no_uring.py"), "no-such-command"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
