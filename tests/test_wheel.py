@@ -108,6 +108,20 @@ def test_a_root_with_a_compiler_or_another_python_is_refused(tmp_path: Path) -> 
         roots.check(tmp_path, "trixie")
 
 
+def test_a_root_is_copied_and_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, to = tmp_path / "kept", tmp_path / "roots/trixie"
+    kept.mkdir()
+    (kept / "file").touch()
+    monkeypatch.setattr(roots, "kept", lambda suite: kept)
+    with roots.copied("trixie", to) as root:
+        (root / "file").unlink()
+        with pytest.raises(roots.RootError, match="is in use"), roots.copied("trixie", to):
+            pass
+        assert root.is_dir(), "the second one has left it alone"
+    assert not to.exists()
+    assert (kept / "file").exists()
+
+
 def deps(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run build_deps.sh where every tool is there, and none does anything."""
     for tool in ("make", "cc", "ar"):

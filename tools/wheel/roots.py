@@ -8,6 +8,7 @@ namespace of its own, which ends with the command: nothing stays mounted, howeve
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shlex
@@ -107,9 +108,18 @@ def check(root: Path, suite: str) -> None:
 
 @contextlib.contextmanager
 def copied(suite: str, to: Path) -> Iterator[Path]:
-    """Copy the root of a suite to `to`, for the block that this manages."""
-    shutil.rmtree(to, ignore_errors=True)
+    """Copy the root of a suite to `to`, for the block that this manages; nobody else may have it there."""
     to.parent.mkdir(parents=True, exist_ok=True)
+    with to.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RootError(f"{to} is in use: another ./dev wheel runs in this tree") from None
+        yield from _copied(suite, to)
+
+
+def _copied(suite: str, to: Path) -> Iterator[Path]:
+    shutil.rmtree(to, ignore_errors=True)
     try:
         subprocess.run(["cp", "-a", "--reflink=auto", str(kept(suite)), str(to)], check=True)
         yield to
