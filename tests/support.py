@@ -62,6 +62,13 @@ def need_uring() -> None:
         skip(reason)
 
 
+@functools.cache
+def lacks_namespaces() -> str:
+    """Why no mount namespace can be made here, as in a chroot or a container; empty where it can."""
+    tried = subprocess.run(["unshare", "--mount", "true"], capture_output=True, text=True, check=False)
+    return f"no mount namespace can be made here: {tried.stderr.strip()}" if tried.returncode else ""
+
+
 def required() -> set[str]:
     """The engines that have to be there, by IOCANCEL_REQUIRE: want of one is a failure, not a skip."""
     return set(filter(None, os.environ.get("IOCANCEL_REQUIRE", "").split(",")))

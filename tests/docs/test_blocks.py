@@ -18,7 +18,7 @@ import pytest
 
 from iocancel import __main__ as command
 
-from ..support import BOUND, GUEST, need, need_uring, skip
+from ..support import BOUND, GUEST, lacks_namespaces, need, need_uring, skip
 from .blocks import ROOT, BadPage, Block, blocks, blocks_of, pages
 from .runner import LACKING
 
@@ -49,6 +49,7 @@ def test_programs_are_never_left_out() -> None:
 @pytest.mark.parametrize("block", HERE, ids=[block.name for block in HERE])
 def test_program(block: Block) -> None:
     need(not block.root or os.geteuid() == 0, "not root")
+    need(not block.root or not lacks_namespaces(), lacks_namespaces())
     need_uring()  # what the pages show is what it does
     done = run(block)
     if done.returncode == LACKING:

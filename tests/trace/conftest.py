@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support import compiled, leaving_nothing, need, need_uring, skip
+from ..support import compiled, lacks_namespaces, leaving_nothing, need, need_uring, skip
 
 OURS = "/sys/kernel/tracing"
 
@@ -48,8 +48,8 @@ def instances(tracefs: Path) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def namespaces() -> None:
     """Mount namespaces, in which the command finds tracefs where it usually is, or does not."""
-    tried = subprocess.run(["unshare", "--mount", "true"], capture_output=True, text=True, check=False)
-    need(not tried.returncode, f"no mount namespace can be made here, as in a chroot: {tried.stderr.strip()}")
+    reason = lacks_namespaces()
+    need(not reason, reason)
 
 
 @pytest.fixture(scope="session")

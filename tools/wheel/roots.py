@@ -30,11 +30,15 @@ FORBIDDEN = (
     "usr/include/libaio.h",
     "usr/include/stdlib.h",
 )
+# The root is a mount of its own, as that of a container is: in a mere chroot no namespace can be made.
 MOUNT = """
-mount -t proc proc "$0/proc"
-mount -t sysfs sysfs "$0/sys"
-mount --rbind /dev "$0/dev"
-exec chroot "$0" "$@"
+mount --bind "$0" "$0"
+cd "$0"
+mount -t proc proc proc
+mount -t sysfs sysfs sys
+mount --rbind /dev dev
+pivot_root . mnt
+exec chroot . sh -euc 'umount -l /mnt; exec "$0" "$@"' "$@"
 """
 
 
