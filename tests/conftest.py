@@ -12,6 +12,8 @@ from types import FrameType
 import hypothesis  # before any gc.freeze(): it looks for who holds trio's random numbers
 import pytest
 
+from iocancel import EngineUnavailable
+
 from .support import lacks_uring, names_required
 
 # What does not touch the kernel is not run again in each emulated one, where Python is 14 times slower.
@@ -82,9 +84,18 @@ if os.environ.get("IOCANCEL_GUEST"):  # how long anything takes there says nothi
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A skip for want of an engine that IOCANCEL_REQUIRE names is a failure, whoever skips."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where io_uring can't be had, a test that ends by being refused it is skipped.
+
+    A skip for want of an engine that IOCANCEL_REQUIRE names is a failure, whoever skips.
+    """
     report = yield
+    error = call.excinfo and call.excinfo.value
+    if isinstance(error, EngineUnavailable) and "io_uring_setup" in str(error) and lacks_uring():
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), (item.location[1] or 0) + 1, f"Skipped: {lacks_uring()}")
     if report.skipped and isinstance(report.longrepr, tuple) and names_required(report.longrepr[2]):
         report.outcome = "failed"
         report.longrepr = f"{report.longrepr[2]} (and IOCANCEL_REQUIRE names it)"

@@ -29,7 +29,7 @@ from iocancel.engines.uring import ring as ring_module
 from iocancel.engines.uring.carrier import UringBatch
 from iocancel.engines.uring.ring import EngineRing, open_ring
 
-from ..support import few, need, until
+from ..support import few, need, need_uring, until
 
 
 def test_the_models_bits_are_the_kernels() -> None:
@@ -258,6 +258,7 @@ def test_the_memory_of_a_closed_engine(pipe: tuple[int, int]) -> None:
 @pytest.mark.parametrize("how", ["forgotten", "collected", "exit"])
 def test_unclosed(how: str) -> None:
     """A ResourceWarning, an exit status of 0, and no crash."""
+    need_uring()
     program = f"""
         import gc, os, sys
         from iocancel.engines.uring import UringEngine
