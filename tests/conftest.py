@@ -17,15 +17,14 @@ from iocancel import EngineUnavailable
 from .support import lacks_uring, names_required
 
 # What does not touch the kernel is not run again in each emulated one, where Python is 14 times slower.
-# Another architecture is more than another kernel: with IOCANCEL_WHOLE all of it is run.
-collect_ignore = (
-    [
+# Another architecture is more than another kernel: with IOCANCEL_WHOLE it is run, too.
+collect_ignore = []
+if os.environ.get("IOCANCEL_GUEST") and not os.environ.get("IOCANCEL_WHOLE"):
+    collect_ignore += [
         # Their rules are the loops' own; contract/awaited/ is what is run there.
         "asyncio_",
         "awaiting",
         "trio_",
-        "test_benchmarks.py",
-        "test_benchmarks_awaited.py",
         "test_benchmarks_judged.py",
         "test_benchmarks_plot.py",
         "test_errors.py",
@@ -56,8 +55,6 @@ collect_ignore = (
         "trace/test_pages.py",
         "trace/test_record.py",
         "trace/test_recorded.py",
-        "test_race.py",
-        "test_race_tasks.py",
         "test_guests.py",
         "test_structure.py",
         "test_wheel.py",
@@ -65,22 +62,24 @@ collect_ignore = (
         "uring/test_prep_bytes.py",
         "uring/test_prep_memory.py",
     ]
-    if os.environ.get("IOCANCEL_GUEST") and not os.environ.get("IOCANCEL_WHOLE")
-    else []
-)
+
+if os.environ.get("IOCANCEL_GUEST"):  # how long anything takes there says nothing
+    collect_ignore += [
+        "test_benchmarks.py",
+        "test_benchmarks_awaited.py",
+        "test_race.py",
+        "test_race_tasks.py",
+    ]
+    hypothesis.settings.register_profile(
+        "guest", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("guest")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Where io_uring is forbidden, the test that first opens an engine is warned; that is no failure."""
     if lacks_uring():
         config.addinivalue_line("filterwarnings", "ignore:io_uring can't be used here:RuntimeWarning")
-
-
-if os.environ.get("IOCANCEL_GUEST"):  # how long anything takes there says nothing
-    hypothesis.settings.register_profile(
-        "guest", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-    )
-    hypothesis.settings.load_profile("guest")
 
 
 @pytest.hookimpl(wrapper=True)
