@@ -240,7 +240,7 @@ def test_a_guest_that_does_not_come_up(tmp_path: Path, monkeypatch: pytest.Monke
     ("arguments", "complaint"),
     [
         (["--aarch64", "trixie"], "it takes no SUITE"),
-        (["--aarch64", "--no-uring"], "and no --no-uring"),
+        (["--aarch64", "--uring", "forbidden"], "and no --uring"),
         (["--whole"], "--whole is for --aarch64"),
     ],
 )

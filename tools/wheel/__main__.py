@@ -36,7 +36,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add = emulated.add_argument
     add("--aarch64", action="store_true", help="the wheel for aarch64, under an arm64 kernel; no roots")
     add("--kernel", choices=fetch.SUITES, default="6.12", help="Debian's (default: %(default)s)")
-    add("--whole", action="store_true", help="the tests that guests leave out, too, which takes hours")
+    add("--whole", action="store_true", help="the tests that guests leave out, too: twice the time")
     add("--limit", type=float, default=7200, metavar="SECONDS", help="for the tests (default: %(default)s)")
     options = parser.parse_args(ours)
     if not options.aarch64 and options.whole:
