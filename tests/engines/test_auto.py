@@ -13,7 +13,7 @@ from iocancel.engines import auto
 from iocancel.engines.refusal import CAN, no_verb
 from iocancel.operation import VERBS
 
-from ..support import need, open_fds
+from ..support import need, need_uring, open_fds
 from ..uring.test_facts_7_refusals import SECCOMP
 from .posix_aio_stage import sibling
 
@@ -78,6 +78,7 @@ def test_io_uring_is_forbidden(number: int, errno: int) -> None:
 def test_the_environment_chooses_without_a_warning() -> None:
     assert lines(deny(SETUP) + "opened()\n", IOCANCEL_ENGINE="libaio") == ["libaio data"]
     assert lines("opened()\n", IOCANCEL_ENGINE="posix_aio") == ["posix_aio data"]
+    need_uring()
     assert lines("opened('uring')\n", IOCANCEL_ENGINE="posix_aio") == ["uring data"]
     assert lines("opened()\n", IOCANCEL_ENGINE="") == ["uring data"]
     assert lines("opened()\n", IOCANCEL_ENGINE="auto") == ["uring data"]
