@@ -104,6 +104,7 @@ with open_engine("posix_aio") as engine:
     os.write(w, b"x")
     engine.read(r, 1).wait()
 sys.stdout.flush()
+warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, of a fork beside threads
 pid = os.fork()
 if not pid:
     opened()
