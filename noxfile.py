@@ -114,7 +114,7 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style: ruff, zizmor, the wheels' configuration; shellcheck and actionlint where installed."""
+    """Check style, workflows, the wheels' configuration; by shellcheck and actionlint where installed."""
     ready(session, "lint", build=False)
     python(session, "-m", "ruff", "check", ".")
     python(session, "-m", "ruff", "format", "--check", ".")
@@ -125,6 +125,9 @@ def lint(session: nox.Session) -> None:
     python(session, "-m", "tools.wheel.identifiers")
     if (ROOT / ".github").is_dir():  # an sdist has no workflows
         session.run("zizmor", "--offline", "--no-progress", "--quiet", ".github", external=True)
+        workflows = sorted(str(path) for path in (ROOT / ".github/workflows").iterdir())
+        schema = ("--builtin-schema", "vendor.github-workflows")
+        session.run("check-jsonschema", "--quiet", *schema, *workflows, external=True)
         if shutil.which("actionlint"):
             session.run("actionlint", external=True)
 

@@ -14,6 +14,7 @@ import pytest
 
 from iocancel import EngineUnavailable
 
+from .skips import excused
 from .support import lacks_uring, names_required
 
 # What does not touch the kernel is not run again in each emulated one, where Python is 14 times slower.
@@ -88,17 +89,38 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where io_uring can't be had, a test that ends by being refused it is skipped.
 
-    A skip for want of an engine that IOCANCEL_REQUIRE names is a failure, whoever skips.
+    A skip for want of an engine that IOCANCEL_REQUIRE names is a failure, whoever skips; with
+    IOCANCEL_NO_SKIPS so is any for which there is no excuse.
     """
     report = yield
     error = call.excinfo and call.excinfo.value
     if isinstance(error, EngineUnavailable) and "io_uring_setup" in str(error) and lacks_uring():
         report.outcome = "skipped"
         report.longrepr = (str(item.path), (item.location[1] or 0) + 1, f"Skipped: {lacks_uring()}")
-    if report.skipped and isinstance(report.longrepr, tuple) and names_required(report.longrepr[2]):
-        report.outcome = "failed"
-        report.longrepr = f"{report.longrepr[2]} (and IOCANCEL_REQUIRE names it)"
+    judge(report)
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A file may be skipped for no more than a test."""
+    report = yield
+    judge(report)
+    return report
+
+
+def judge(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Make a failure of a skip for which there is no excuse."""
+    if not report.skipped or not isinstance(report.longrepr, tuple):
+        return
+    said = report.longrepr[2]
+    reason = said.removeprefix("Skipped: ")
+    if names_required(reason):
+        report.outcome = "failed"
+        report.longrepr = f"{said} (and IOCANCEL_REQUIRE names it)"
+    elif not excused(reason, os.environ.get("IOCANCEL_NO_SKIPS", "")):
+        report.outcome = "failed"
+        report.longrepr = f"{said} (and with IOCANCEL_NO_SKIPS there is no excuse for that: tests/skips.py)"
 
 
 # A shell ignores Ctrl-C for what it runs in the background, and its children inherit that.

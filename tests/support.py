@@ -31,17 +31,10 @@ BOUND = 60.0 if GUEST else 20.0
 """How many seconds anything may take that has to happen."""
 
 
-def skip(reason: str) -> Any:
-    """Skip; with IOCANCEL_NO_SKIPS=1 that is a failure."""
-    if os.environ.get("IOCANCEL_NO_SKIPS") == "1":
-        pytest.fail(f"lacking, and IOCANCEL_NO_SKIPS is set: {reason}")
-    return pytest.skip(reason)
-
-
 def need(condition: object, reason: str) -> None:
-    """Skip the test where something is lacking; with IOCANCEL_NO_SKIPS=1 that is a failure."""
+    """Skip the test where something is lacking."""
     if not condition:
-        skip(reason)
+        pytest.skip(reason)
 
 
 @functools.cache
@@ -59,7 +52,7 @@ def need_uring() -> None:
     if reason := lacks_uring():
         if "uring" in required():
             pytest.fail(f"{reason} (and IOCANCEL_REQUIRE names it)")
-        skip(reason)
+        pytest.skip(reason)
 
 
 @functools.cache

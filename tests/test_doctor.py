@@ -23,7 +23,7 @@ from iocancel.operation import VERBS
 from iocancel.trace.tracefs import Instance, TracingUnavailable
 from iocancel.trace.tracer import events
 
-from .support import BOUND, refuse, skip
+from .support import BOUND, refuse
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +366,7 @@ def test_tracing_without_tracefs() -> None:
     command = ["unshare", "--mount", "sh", "-c", gone, "sh", sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=BOUND, check=False)
     if done.stderr.startswith("unshare: "):  # not root; or in a chroot
-        skip(f"no mount namespace can be made here: {done.stderr.strip()}")
+        pytest.skip(f"no mount namespace can be made here: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
     assert "False tracefs is not mounted" in done.stdout
     assert "mount -t tracefs" in done.stdout

@@ -12,6 +12,7 @@ import pytest
 
 from tools.wheel import content, identifiers, roots, sdist, steps
 
+from .skips import excused
 from .support import need, not_measured
 
 ROOT = Path(__file__).parents[1]
@@ -183,6 +184,43 @@ def test_an_engine_that_is_required_is_not_skipped() -> None:
     need("no seccomp filter" not in done.stderr, "this kernel has no seccomp filters")
     assert "(and IOCANCEL_REQUIRE names it)" in done.stdout
     assert "1 failed" in done.stdout
+
+
+def test_a_skip_without_an_excuse_is_a_failure() -> None:
+    test = "tests/test_examples.py::test_blocking_calls_that_end[fifo_deadline-uring]"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools/wheel/no_uring.py"), sys.executable, "-m", "pytest", "-q", test],
+        cwd=ROOT,
+        env={**not_measured(), "IOCANCEL_REQUIRE": "", "IOCANCEL_NO_SKIPS": "bare"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    need("no seccomp filter" not in done.stderr, "this kernel has no seccomp filters")
+    assert "(and with IOCANCEL_NO_SKIPS there is no excuse for that: tests/skips.py)" in done.stdout
+    assert "1 failed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("reason", "strictness", "release", "is_excused"),
+    [
+        ("no io_uring here", "", "6.8.0", True),
+        ("no io_uring here", "1", "6.8.0", False),
+        ("no io_uring here", "bare", "6.8.0", False),
+        ("posix_aio has no recv here", "1", "6.8.0", True),
+        ("no C compiler (cc)", "1", "6.8.0", False),
+        ("no C compiler (cc)", "bare", "6.8.0", True),
+        ("synchronous cancels are of Linux 6.0", "1", "5.19.17", True),
+        ("synchronous cancels are of Linux 6.0", "1", "6.0.0-rc1", False),
+        ("CQE_SKIP_SUCCESS needs Linux 5.17", "bare", "5.4", True),
+        ("CQE_SKIP_SUCCESS needs Linux 5.17", "bare", "5.17", False),
+        ("send_zc is there from 6.0", "1", "6.1", False),
+        ("send_zc is there from 6.0", "1", "5.19", True),
+        ("this kernel has no multishot receives", "1", "5.10", False),
+    ],
+)
+def test_what_is_an_excuse(reason: str, strictness: str, release: str, is_excused: bool) -> None:
+    assert excused(reason, strictness, release) is is_excused
 
 
 def test_a_command_that_is_not_there_is_said() -> None:

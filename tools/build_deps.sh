@@ -5,6 +5,8 @@
 # below, which hold for local files, too:
 #
 #   LIBURING_TARBALL, LIBAIO_TARBALL   take these files, and download nothing
+#   DEBIAN_MIRROR                      where upstream's sites can't be reached: a Debian archive, whose source
+#                                      packages of both are the same files
 #   HOST                               cross compile by HOST-gcc and HOST-ar, unless CC and AR say otherwise
 #   CC, AR, CFLAGS, LDFLAGS            as usual
 #   LICENCES                           put the two licences there, as LICENSE.* files; else into PREFIX/share
@@ -16,18 +18,15 @@ set -eu
 unset CDPATH
 
 LIBURING=2.15
-# Signed by liburing's maintainer (liburing-2.15.tar.gz.asc); Debian's source package is the same file.
+# Signed by liburing's maintainer (liburing-2.15.tar.gz.asc).
 LIBURING_SHA256=efd299ff27cde40a45efc7dbb97ebe40a0c461921cb462f1d62611642bb4ee86
-LIBURING_URLS="https://brick.kernel.dk/snaps/liburing-2.15.tar.gz
-http://deb.debian.org/debian/pool/main/libu/liburing/liburing_2.15.orig.tar.gz
-https://snapshot.debian.org/file/b627017465a67eed053b032ec4a2530f3994bccd"
+LIBURING_URLS="${DEBIAN_MIRROR:+$DEBIAN_MIRROR/pool/main/libu/liburing/liburing_$LIBURING.orig.tar.gz}
+https://brick.kernel.dk/snaps/liburing-$LIBURING.tar.gz"
 
 LIBAIO=0.3.113
-# Debian's source package is upstream's file, again.
 LIBAIO_SHA256=2c44d1c5fd0d43752287c9ae1eb9c023f04ef848ea8d4aafa46e9aedb678200b
-LIBAIO_URLS="https://releases.pagure.org/libaio/libaio-0.3.113.tar.gz
-http://deb.debian.org/debian/pool/main/liba/libaio/libaio_0.3.113.orig.tar.gz
-https://snapshot.debian.org/file/86727941e0d3084ce264b8a6878961812bc212b8"
+LIBAIO_URLS="${DEBIAN_MIRROR:+$DEBIAN_MIRROR/pool/main/liba/libaio/libaio_$LIBAIO.orig.tar.gz}
+https://releases.pagure.org/libaio/libaio-$LIBAIO.tar.gz"
 
 say() { printf 'build_deps: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -108,7 +107,8 @@ CFLAGS=$flags quietly ./configure --prefix="$prefix" --includedir="$prefix/inclu
     --libdevdir="$prefix/lib" --use-libc --cc="$CC"
 CFLAGS="$flags -fPIC -fvisibility=hidden" quietly make -C src ENABLE_SHARED=0 install
 rm "$prefix/lib/liburing-ffi.a"
-keep_licence liburing LICENSE COPYING COPYING.GPL
+# All of it may be used under the MIT licence, which is in this file, and is so here.
+keep_licence liburing LICENSE
 
 cd "$scratch/libaio-$LIBAIO"
 CFLAGS=$flags quietly make prefix="$prefix" install

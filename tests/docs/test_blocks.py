@@ -18,7 +18,7 @@ import pytest
 
 from iocancel import __main__ as command
 
-from ..support import BOUND, GUEST, lacks_namespaces, need, need_uring, skip
+from ..support import BOUND, GUEST, lacks_namespaces, need, need_uring
 from .blocks import ROOT, BadPage, Block, blocks, blocks_of, pages
 from .runner import LACKING
 
@@ -53,7 +53,7 @@ def test_program(block: Block) -> None:
     need_uring()  # what the pages show is what it does
     done = run(block)
     if done.returncode == LACKING:
-        skip(done.stderr.strip())
+        pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     expected = block.expected()

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from iocancel import EngineUnavailable, open_engine
 
-from ..support import BOUND, skip
+from ..support import BOUND
 
 ECANCELED, EINTR, EIO, RESTART = -errno.ECANCELED, -errno.EINTR, -errno.EIO, -512
 
@@ -22,9 +24,9 @@ def real(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != f"iocancel.engines.{name}":
             raise
-        return skip(f"this build has no {name} engine")
+        return pytest.skip(f"this build has no {name} engine")
     except EngineUnavailable as error:
-        return skip(f"{name}: {error.reason or error}")
+        return pytest.skip(f"{name}: {error.reason or error}")
 
 
 class Thread:

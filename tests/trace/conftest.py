@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support import compiled, lacks_namespaces, leaving_nothing, need, need_uring, skip
+from ..support import compiled, lacks_namespaces, leaving_nothing, need, need_uring
 
 OURS = "/sys/kernel/tracing"
 
@@ -23,7 +23,7 @@ def tracefs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ["mount", "-t", "tracefs", "tracefs", str(where)], capture_output=True, text=True, check=False
     )
     if mounted.returncode:
-        skip(f"tracefs can't be mounted here: {mounted.stderr.strip()}")
+        pytest.skip(f"tracefs can't be mounted here: {mounted.stderr.strip()}")
     try:
         need((where / "events/io_uring").is_dir(), "this kernel has no events of io_uring")
         yield where

@@ -18,7 +18,7 @@ from iocancel import Outcome, open_engine
 from iocancel.trace import Cancel, Tracer, TracingUnavailable
 from iocancel.trace import tracer as tracer_module
 
-from ..support import BOUND, GUEST, few, need_uring, skip, until
+from ..support import BOUND, GUEST, few, need_uring, until
 from .conftest import left
 
 MANY = 20_000 if GUEST else 100_000
@@ -190,7 +190,7 @@ def peer(tracefs: Path, name: str, program: str) -> list[Cancel]:
     try:
         pytest.importorskip(name)
     except OSError as error:  # PyPI's libaio brings no library
-        skip(f"{name} can't be imported: {error}")
+        pytest.skip(f"{name} can't be imported: {error}")
     printed = []
 
     def run() -> None:

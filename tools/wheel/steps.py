@@ -15,6 +15,8 @@ import tarfile
 import tomllib
 from pathlib import Path
 
+from tools.kernels import fetch
+
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "build" / "wheel"
 CONTAINERS_PREFIX = "/usr/local"  # where build_deps.sh installs to when nothing is said
@@ -59,7 +61,9 @@ def unpack(source: Path, directory: Path) -> Path:
 def dependencies(tree: Path, prefix: Path, env: dict[str, str] | None = None) -> None:
     """Build liburing and libaio into `prefix`, as the tree's script does; their licences go into the tree."""
     empty(prefix)
-    run(tree / "tools/build_deps.sh", prefix, env={**(env or {}), "LICENCES": str(tree)})
+    archive = fetch.mirror("Debian", required=False)
+    variables = {"DEBIAN_MIRROR": archive.rstrip("/"), "LICENCES": str(tree), **(env or {})}
+    run(tree / "tools/build_deps.sh", prefix, env=variables)
 
 
 def flags(tree: Path, prefix: Path) -> dict[str, str]:

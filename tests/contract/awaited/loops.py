@@ -20,9 +20,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
+import pytest
+
 from iocancel.operation.operation import IN_FLIGHT
 
-from ...support import BOUND, open_fds, skip
+from ...support import BOUND, open_fds
 
 CAME, STOPPED, FAILED = "came", "stopped", "failed"
 WORLDS = ("asyncio", "debug", "uvloop", "trio")
@@ -280,7 +282,7 @@ def world_of(name: str) -> World:
     """A world; skips where it can't be had."""
     package = _PACKAGE.get(name, name)
     if importlib.util.find_spec(package) is None:
-        skip(f"no {package} here")
+        pytest.skip(f"no {package} here")
     if name == "trio":
         from .nursery import Trio
 
