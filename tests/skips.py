@@ -1,7 +1,7 @@
 """What a test may be skipped for where nothing may be lacking: with IOCANCEL_NO_SKIPS the rest are failures.
 
 IOCANCEL_NO_SKIPS=1 is for a machine of ours, IOCANCEL_NO_SKIPS=bare for one that a wheel is tried on, where
-there is nothing to build with. What a kernel is too old for has to name the first that is not.
+there is nothing to build with.
 """
 
 from __future__ import annotations
@@ -10,6 +10,11 @@ import os
 import re
 
 KERNEL = re.compile(r"(?:(?:needs?|of|before|from) Linux |there from )(\d+)\.(\d+)")
+# What names no kernel may be lacking in one that is older than the newest that is tried without a guest.
+LACKING = re.compile(
+    r"^this kernel('s cancels all answer| (has|sends|gets|chooses|updates) no (?!io_uring\b)| does not )"
+)
+NEWEST = (6, 18)
 EXCUSED = (
     # The table of engines, requests and events has empty places: there is nothing to be tested.
     r"(uring|libaio|posix_aio|Linux AIO) has no \w+(\(\))? here$",
@@ -53,12 +58,16 @@ BARE = (
 
 
 def too_old(reason: str, release: str) -> bool:
-    """Whether a reason names a kernel, and the one of this release is older."""
-    found = KERNEL.search(reason)
+    """Whether a reason is about the kernel, and the one of this release is too old for what is lacking."""
     running = re.match(r"(\d+)\.(\d+)", release)
-    if not found or not running:
+    assert running, release
+    if found := KERNEL.search(reason):
+        since = (int(found[1]), int(found[2]))
+    elif LACKING.search(reason):
+        since = NEWEST
+    else:
         return False
-    return tuple(map(int, running.groups())) < tuple(map(int, found.groups()))
+    return (int(running[1]), int(running[2])) < since
 
 
 def excused(reason: str, strictness: str, release: str = "") -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -44,6 +46,20 @@ class Writer:
         self.thread.join()
         for fd in (self.start_read, self.done_read, self.done_write):
             os.close(fd)
+
+
+@contextlib.contextmanager
+def ends(what: str, pipes: Callable[[], tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The reading and the writing end of a pipe or of a pair of sockets."""
+    if what == "pipe":
+        source, sink = pipes()
+        yield source, sink
+        os.close(source)
+        os.close(sink)
+    else:
+        a, b = socket.socketpair()
+        with a, b:
+            yield a.fileno(), b.fileno()
 
 
 @pytest.mark.parametrize("kind", RING_KINDS)
@@ -153,3 +169,34 @@ def test_elsewhere_the_target_comes_by_a_wait(
         asked.go(2, "cancel64", 1)
         assert asked.end(2) == 0
         assert asked.end(1) == CANCELED
+
+
+@pytest.mark.parametrize("what", ["pipe", "socket"])
+@pytest.mark.parametrize("kind", RING_KINDS)
+def test_bytes_that_are_there_before_the_cancel(
+    open_ring: Callable[..., Asked], pipes: Callable[[], tuple[int, int]], kind: str, what: str
+) -> None:
+    """They need not win, but whoever does, the answer, the ending, the buffer and what is left agree."""
+    asked = open_ring(8, RING_KINDS[kind])
+    seen = set()
+    for _ in range(few(300)):
+        with ends(what, pipes) as (source, sink):
+            buffer = bytearray(1)
+            asked.go(1, "read", source, buffer)
+            if kind == "sqpoll":
+                asked.ask("nop")  # so the ring's thread has taken the read
+            os.write(sink, b"x")
+            asked.go(2, "cancel64", 1)
+            verdict, target = asked.end(2), asked.end(1)
+            os.set_blocking(source, False)
+            try:
+                left = os.read(source, 2)
+            except BlockingIOError:
+                left = b""
+            told = (verdict, target, left, bytes(buffer))
+            assert told in ((0, CANCELED, b"x", b"\0"), (NOENT, 1, b"", b"x"))
+            seen.add(verdict)
+    if kind == "defer":
+        assert seen == {0}, "the read is told of its bytes by the next call that reaps"
+    elif kind != "sqpoll" and what == "socket":
+        assert seen == {NOENT}
