@@ -219,6 +219,8 @@ def wheel(session: nox.Session) -> None:
     """Build the wheel, try it in fresh roots of Debian: [SUITE...] [OPTION...] [-- pytest's arguments]."""
     given, tools = set(session.posargs), ["make", "curl", "unshare"]
     tried, foreign = not {"--build-only", "--sdist-only", "-h", "--help"} & given, "--aarch64" in given
+    if (ROOT / ".git").exists():  # the sdist is held against what it tracks
+        tools.append("git")
     if foreign:
         tools.append("aarch64-linux-gnu-gcc")
     if tried:
