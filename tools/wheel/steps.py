@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tomllib
 from pathlib import Path
 
@@ -53,8 +52,8 @@ def sdist(out: Path) -> Path:
 
 def unpack(source: Path, directory: Path) -> Path:
     """Unpack a source distribution into `directory`; return the tree that was in it."""
-    with tarfile.open(source) as archive:
-        archive.extractall(empty(directory), filter="data")
+    # By tar, since Python's own is safe from 3.11.4 on, and Debian 12 has 3.11.2.
+    run("tar", "-xf", source, "--no-same-owner", "-C", empty(directory))
     return only(directory, "*")
 
 
