@@ -34,7 +34,7 @@ ALLOWED = {
     "pool": {"engines", "operation", "errors"},
     "waiting": {"engines", "operation", "errors", "scope", "pool"},
     "blocking": {"blocking", "waiting", "engines", "operation", *WRAPPERS, "errors", "scope"},
-    "transfers": {"waiting", "engines", "operation", "errors", "scope"},
+    "transfers": {"transfers", "waiting", "engines", "operation", "errors", "scope"},
     "streams": {"transfers", "blocking", "scope", "waiting", "engines", "operation", "errors"},
     "reading": {"transfers", "engines"},
     "files": {"reading", "transfers", "engines", "operation", "errors"},
