@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from iocancel.testing.interrupts import interrupt_everywhere
+from iocancel.trace import directories, mount, order
 from iocancel.trace import tracefs as module
 from iocancel.trace.tracefs import Instance, TracingUnavailable, remove_stale
 
@@ -130,11 +131,11 @@ def test_an_interrupt_anywhere_leaves_nothing(tracefs: Path, instances: Path) ->
         lambda: Instance([MARKS, COMPLETE], buffer=4096, tracefs=tracefs),
         run,
         check,
-        modules=[module],
+        modules=[module, mount, directories, order],
         step=5,
     )
     assert sweep.places > 100
-    assert {place.rpartition(" ")[2] for place in sweep.where} >= {"_set_up", "_put", "close"}
+    assert {place.rpartition(" ")[2] for place in sweep.where} >= {"_set_up", "put", "close"}
 
 
 def test_one_that_is_dropped_says_so_and_is_removed(tracefs: Path, instances: Path) -> None:
@@ -265,7 +266,7 @@ def test_one_that_is_read_is_kept_although_its_process_is_not_seen(
 ) -> None:
     program, path = victim()
     monkeypatch.setattr(
-        module, "_dead", lambda pid, path: pid == program.pid
+        directories, "dead", lambda pid, path: pid == program.pid
     )  # as from another PID namespace
     assert remove_stale(tracefs) == []
     assert path.is_dir()
@@ -306,13 +307,13 @@ def test_one_of_an_earlier_process_that_is_still_read_is_passed_over(tracefs: Pa
 def test_a_process_that_is_younger_than_the_instance_did_not_make_it(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as program:
         try:
-            assert not module._dead(program.pid, tmp_path)
+            assert not directories.dead(program.pid, tmp_path)
             year_ago = time.time() - 3600 * 24 * 365
             os.utime(tmp_path, (year_ago, year_ago))
-            assert module._dead(program.pid, tmp_path)
+            assert directories.dead(program.pid, tmp_path)
             os.utime(tmp_path)
-            assert not module._dead(program.pid, tmp_path)
+            assert not directories.dead(program.pid, tmp_path)
         finally:
             program.kill()
-        until(lambda: module._dead(program.pid, tmp_path), "it ends, and nobody has asked for its status")
-    assert module._dead(program.pid, tmp_path)
+        until(lambda: directories.dead(program.pid, tmp_path), "it ends, and nobody has asked for its status")
+    assert directories.dead(program.pid, tmp_path)

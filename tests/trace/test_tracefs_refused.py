@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from iocancel.trace import tracefs as module
+from iocancel.trace import mount
 from iocancel.trace.tracefs import Instance, TracingUnavailable, find
 
 from ..support import need
@@ -44,15 +44,15 @@ def test_not_mounted(tmp_path: Path) -> None:
 
 
 def test_not_mounted_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_WHERE", (str(tmp_path / "a"), str(tmp_path)))
-    monkeypatch.setattr(module, "_mounts", list)
+    monkeypatch.setattr(mount, "_WHERE", (str(tmp_path / "a"), str(tmp_path)))
+    monkeypatch.setattr(mount, "_mounts", list)
     error = refused(find)
     assert error.errno == errno.ENOENT
     assert str(error) == "tracefs is not mounted. Try mount -t tracefs tracefs /sys/kernel/tracing"
 
 
 def test_a_kernel_without_tracing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_known_file_systems", lambda: "nodev\tproc\n\text4\n")
+    monkeypatch.setattr(mount, "_known_file_systems", lambda: "nodev\tproc\n\text4\n")
     error = refused(lambda: find(tmp_path))
     assert error.errno == errno.ENODEV
     assert "CONFIG_TRACING" in error.remedy
@@ -62,8 +62,8 @@ def test_it_is_found_where_it_is_mounted(
     tracefs: Path, instances: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert find(tracefs) == find(str(tracefs)) == tracefs
-    assert str(tracefs) in module._mounts()
-    monkeypatch.setattr(module, "_WHERE", ())
+    assert str(tracefs) in mount._mounts()
+    monkeypatch.setattr(mount, "_WHERE", ())
     assert (find() / "events").is_dir()
     with Instance([MARKS]) as instance:
         assert instance.path is not None
@@ -142,9 +142,9 @@ def test_without_the_privilege(
         folder.chmod(0o755)
     said = as_nobody(lambda: Instance([COMPLETE], tracefs=tracefs).__enter__())
     assert said == f"can't look into {tracefs}: Permission denied. Tracing needs root"
-    monkeypatch.setattr(module, "_WHERE", (str(tracefs),))
+    monkeypatch.setattr(mount, "_WHERE", (str(tracefs),))
     assert as_nobody(find) == said
-    monkeypatch.setattr(module, "_mounts", list)  # only debugfs is there, which nobody may look into either
+    monkeypatch.setattr(mount, "_mounts", list)  # only debugfs is there, which nobody may look into either
     assert as_nobody(find) == (
         "tracefs is not mounted. Tracing needs root: mount -t tracefs tracefs /sys/kernel/tracing"
     )
@@ -165,11 +165,11 @@ def test_read_only(tracefs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("root", [True, False])
 def test_refusals_have_a_remedy_each(monkeypatch: pytest.MonkeyPatch, root: bool) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000)
-    told = module._refused(PermissionError(errno.EPERM, "no"), "can't trace")
+    told = mount.refused(PermissionError(errno.EPERM, "no"), "can't trace")
     assert str(told).startswith("can't trace: Operation not permitted. ")
     assert ("lockdown" in told.remedy) == root
     assert ("needs root" in told.remedy) != root
-    assert "smaller" in module._refused(OSError(errno.ENOMEM, "no"), "can't trace").remedy
+    assert "smaller" in mount.refused(OSError(errno.ENOMEM, "no"), "can't trace").remedy
 
 
 def test_a_buffer_that_is_too_large(tracefs: Path, instances: Path) -> None:

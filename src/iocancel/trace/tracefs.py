@@ -24,54 +24,30 @@ import atexit
 import contextlib
 import errno
 import io
-import itertools
-import operator
 import os
 import re
 import select
 import time
 import warnings
 import weakref
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+from iocancel.trace.directories import new_name, ours, put, put_filter, remove, remove_stale
 from iocancel.trace.format import Format
+from iocancel.trace.mount import TracingUnavailable, find, refused, without
+from iocancel.trace.order import Order
 from iocancel.trace.pages import PageFormat, Record
 
 BUFFER = 4 << 20
 """How many bytes each processor's buffer has where nothing else is asked for."""
 SLACK = 0.02
 """How long a record is held back, in seconds, since another processor's older one may still come."""
-_TRIES = 10  # to remove an instance, 10 ms each
 _PACE = 0.01  # seconds between two rounds of reading: each wake-up costs the traced process something
-_WHERE = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
-_MOUNT = "mount -t tracefs tracefs /sys/kernel/tracing"
-_NAME = re.compile(r"iocancel-(\d+)-(\d+)")
 _OVERRUN = re.compile(r"^(?:overrun|commit overrun|dropped events): (\d+)", re.MULTILINE)
-_TIME = operator.itemgetter(0)
-_numbers = itertools.count(1)
-_ours: set[str] = set()  # the names of this process's instances
 _there: weakref.WeakSet[Instance] = weakref.WeakSet()  # those that are not closed
-
-
-class TracingUnavailable(OSError):
-    """The kernel's tracing can't be had here.
-
-    Attributes:
-        reason (str): why.
-        remedy (str): what to do about it.
-    """
-
-    def __init__(self, number: int, reason: str, remedy: str) -> None:
-        super().__init__(number, reason)
-        self.reason = reason
-        self.remedy = remedy
-
-    def __str__(self) -> str:
-        return f"{self.reason}. {self.remedy}"
 
 
 class Batch(NamedTuple):
@@ -84,94 +60,6 @@ class Batch(NamedTuple):
 
     records: list[Record]
     lost: int
-
-
-class Order:
-    """Brings what comes from several buffers, each in order, into one order.
-
-    Attributes:
-        held (list[Record]): what is not handed out yet. Append to it, then `take`.
-        late (int): how many were handed out after a younger one.
-    """
-
-    def __init__(self) -> None:
-        self.held: list[Record] = []
-        self.late = 0
-        self._told = 0  # the time of the latest that was handed out
-
-    def take(self, until: int | None) -> list[Record]:
-        """Those up to a time, in order; None: all."""
-        held = self.held
-        held.sort(key=_TIME)  # it merges runs that are sorted already
-        cut = len(held) if until is None else bisect_right(held, until, key=_TIME)
-        records = held[:cut]
-        del held[:cut]
-        if records:
-            self.late += bisect_left(records, self._told, key=_TIME)
-            self._told = max(self._told, records[-1][0])
-        return records
-
-
-def find(path: str | os.PathLike[str] | None = None) -> Path:
-    """Where tracefs is mounted.
-
-    Args:
-        path: look only there; None looks where it usually is, and among the mounts.
-
-    Raises:
-        TracingUnavailable: it is not mounted, or not to be used by this user.
-    """
-    places = [Path(path)] if path is not None else [Path(place) for place in (*_WHERE, *_mounts())]
-    denied: OSError | None = None
-    for place in places:
-        try:
-            if any(entry.name == "events" for entry in place.iterdir()):
-                return place
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            denied = denied or error
-    if denied is not None:
-        if os.geteuid() and path is None and not _mounts():
-            raise TracingUnavailable(errno.ENOENT, "tracefs is not mounted", f"Tracing needs root: {_MOUNT}")
-        raise _refused(denied, f"can't look into {denied.filename}")
-    where = "" if path is None else f" at {path}"
-    if "tracefs" not in _known_file_systems():
-        raise TracingUnavailable(
-            errno.ENODEV, f"there is no tracefs{where}", "It takes a kernel with CONFIG_TRACING"
-        )
-    raise TracingUnavailable(errno.ENOENT, f"tracefs is not mounted{where}", f"Try {_MOUNT}")
-
-
-def _mounts() -> list[str]:
-    """Where the mount table has a tracefs."""
-    with contextlib.suppress(OSError), open("/proc/self/mounts", errors="surrogateescape") as table:
-        rows = [line.split() for line in table]
-        places = [row[1] for row in rows if row[2] == "tracefs"]
-        return [re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), place) for place in places]
-    return []
-
-
-def _known_file_systems() -> str:
-    with contextlib.suppress(OSError), open("/proc/filesystems") as table:
-        return table.read()
-    return "tracefs"  # it can't be told
-
-
-def _refused(error: OSError, doing: str) -> TracingUnavailable:
-    """The exception for what the kernel has refused."""
-    number = error.errno or 0
-    remedy = {
-        errno.EROFS: "tracefs is read-only here, as in containers: trace on the host, or remount it",
-        errno.ENOMEM: "The kernel has no memory for such buffers: ask for smaller ones",
-    }.get(number, "This kernel's tracing is not as it is known to be")
-    if number in (errno.EACCES, errno.EPERM):
-        remedy = (
-            "Tracing needs root"
-            if os.geteuid()
-            else "Root is not enough here: a container, or the kernel's lockdown, forbids it"
-        )
-    return TracingUnavailable(number, f"{doing}: {os.strerror(number)}", remedy)
 
 
 class Instance:
@@ -257,7 +145,7 @@ class Instance:
         except BaseException as error:
             self.close()
             if isinstance(error, OSError) and not isinstance(error, TracingUnavailable):
-                raise _refused(error, f"can't trace ({error.filename})") from error
+                raise refused(error, f"can't trace ({error.filename})") from error
             raise
         return self
 
@@ -267,16 +155,16 @@ class Instance:
         try:
             remove_stale(root)
             while True:
-                path = instances / f"iocancel-{self._pid}-{next(_numbers)}"
+                path = instances / new_name()
                 if path.exists():  # of an earlier process with our number, and in use
                     continue
-                _ours.add(path.name)
+                ours.add(path.name)
                 self.path = path  # before it is there, so that nothing comes between that and its removal
                 path.mkdir()
                 return
         except OSError as error:
             self.path = None
-            raise _refused(error, f"can't make an instance in {instances}") from error
+            raise refused(error, f"can't make an instance in {instances}") from error
 
     def _set_up(self, root: Path, found: list[str]) -> None:
         path = self.path
@@ -293,13 +181,13 @@ class Instance:
         except ValueError as error:
             why = f"this kernel's events are written in a way that is not known here ({error})"
             raise TracingUnavailable(errno.ENOTSUP, why, "Report it, with the kernel's version") from error
-        _put(path / "tracing_on", "0")
-        _put(path / "options/disable_on_free", "1")
-        _put(path / "options/overwrite", "1")
-        _put(path / "options/record-tgid", "1")
-        _put(path / "trace_clock", "mono")
-        _put(path / "buffer_percent", "0")
-        _put(path / "buffer_size_kb", str(max(4, -(-self._buffer // 1024))))
+        put(path / "tracing_on", "0")
+        put(path / "options/disable_on_free", "1")
+        put(path / "options/overwrite", "1")
+        put(path / "options/record-tgid", "1")
+        put(path / "trace_clock", "mono")
+        put(path / "buffer_percent", "0")
+        put(path / "buffer_size_kb", str(max(4, -(-self._buffer // 1024))))
         self._files.append(io.FileIO(path / "free_buffer", "r+"))
         for cpu in sorted((path / "per_cpu").iterdir()):
             self._files.append(io.FileIO(cpu / "trace_pipe_raw"))
@@ -308,11 +196,11 @@ class Instance:
         self._look_for_processors()
         for event, text in self._filters.items():
             if event in found:
-                _filter(path / "events" / event / "filter", text)
+                put_filter(path / "events" / event / "filter", text)
         for event in found:
             if not event.startswith("ftrace/"):  # those are always on
-                _put(path / "events" / event / "enable", "1")
-        _put(path / "tracing_on", "1")
+                put(path / "events" / event / "enable", "1")
+        put(path / "tracing_on", "1")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -334,17 +222,17 @@ class Instance:
         mine = os.getpid() == self._pid
         if path is not None and mine:  # stop first, so that other processors do not go on writing
             with contextlib.suppress(OSError):
-                _put(path / "tracing_on", "0")
+                put(path / "tracing_on", "0")
         self._poll = select.poll()
         for file in self._files:
             file.close()
         if path is not None and mine:
             try:
-                _remove(path)
+                remove(path)
             except OSError as error:
                 warnings.warn(f"{path} could not be removed: {error.strerror}", ResourceWarning, stacklevel=2)
                 return
-            _ours.discard(path.name)
+            ours.discard(path.name)
         self.path = None
         _there.discard(self)
 
@@ -402,7 +290,7 @@ class Instance:
         """
         self._check_open()
         assert self.path is not None
-        _put(self.path / "tracing_on", "0")
+        put(self.path / "tracing_on", "0")
         batch = self._round(final=True)
         missed = max(0, self._overrun() - self.lost)
         self.lost += missed
@@ -493,92 +381,20 @@ def _pairs(path: Path) -> dict[int, str]:
     return found
 
 
-def _put(path: Path, text: str) -> None:
-    """Write in one call, as tracefs wants it."""
-    # A FileIO by its mode is opened within C: a signal's exception finds either no fd or one that is owned.
-    try:
-        with io.FileIO(path, "r+") as file:
-            file.write(text.encode())
-    except OSError as error:
-        error.filename = str(path)
-        raise
-
-
-def _filter(path: Path, text: str) -> None:
-    try:
-        _put(path, text)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        said = " ".join(path.read_text().split())
-        raise ValueError(f"not a filter of {path.parent.name}: {text!r}: {said}") from error
-
-
-def _remove(path: Path) -> None:
-    for tries in itertools.count(1):
-        try:
-            path.rmdir()
-        except FileNotFoundError:  # it was not made yet, or somebody else has removed it
-            return
-        except OSError as error:
-            # Another thread's new process has our fds for a moment, until its exec.
-            if error.errno != errno.EBUSY or tries == _TRIES:
-                raise
-            time.sleep(0.01)
-        else:
-            return
-
-
 @atexit.register
 def _close_all() -> None:
     for instance in list(_there):
         instance.close()
 
 
-def without(events: list[str]) -> TracingUnavailable:
-    """The exception for a kernel that has none of them."""
-    systems = list(dict.fromkeys(event.partition("/")[0] for event in events))
-    needs = {"io_uring": "CONFIG_IO_URING", "syscalls": "CONFIG_FTRACE_SYSCALLS"}
-    options = " and ".join(needs[system] for system in systems if system in needs)
-    return TracingUnavailable(
-        errno.ENOENT,
-        f"this kernel has no {' or '.join(systems)} events",
-        f"It takes Linux 5.10 or later with {options or 'them'}",
-    )
-
-
-def remove_stale(root: Path) -> list[str]:
-    """Remove the instances that killed processes of ours have left.
-
-    Args:
-        root: where tracefs is mounted.
-
-    Returns:
-        The names of those that were removed. One that is in use stays, whoever uses it.
-    """
-    gone = []
-    for path in (root / "instances").iterdir():
-        match = _NAME.fullmatch(path.name)
-        if match is None or path.name in _ours or not _dead(int(match[1]), path):
-            continue
-        with contextlib.suppress(OSError):  # EBUSY: it is read (by a process of another PID namespace)
-            path.rmdir()
-            gone.append(path.name)
-    return gone
-
-
-def _dead(pid: int, path: Path) -> bool:
-    """Whether the process that made an instance has ended."""
-    if pid == os.getpid():
-        return True  # it is not among ours: one of the same number had it before
-    try:
-        state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        if state in "ZX":
-            return True
-        up = time.clock_gettime(time.CLOCK_BOOTTIME) - int(numbers[18]) / os.sysconf("SC_CLK_TCK")
-        age = time.time() - path.stat().st_mtime
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    except OSError:
-        return False
-    return up + 2.0 < age  # that process began after the instance: it has the number of a dead one
+__all__ = [
+    "BUFFER",
+    "SLACK",
+    "Batch",
+    "Instance",
+    "Order",
+    "TracingUnavailable",
+    "find",
+    "remove_stale",
+    "without",
+]
