@@ -8,8 +8,10 @@ import pytest
 
 from iocancel._native import lib
 from iocancel.trace.ebpf import Request as Asked
+from iocancel.trace.endings import MANY
 from iocancel.trace.events import Cancel
-from iocancel.trace.join import LINGER, MANY, Joiner
+from iocancel.trace.join import Joiner
+from iocancel.trace.telling import LINGER
 
 ME, OTHER, WORKER = 100, 200, 300
 RING = 0xFFFF0000

@@ -15,30 +15,28 @@ What the kernel's events allow (docs/kernel-facts.md, "Tracing"):
 - A cancel that was told to keep silent about success (IOSQE_CQE_SKIP_SUCCESS) has succeeded when the call
   that submitted it returns, or when its address is used again, and no answer has come.
 - An answer of 0 to a cancel of all means "none", and to any other "one": which it was is not told.
+
+Here is how requests and cancels begin, and calls; what ends, and by what, is in endings.py; when a cancel is
+whole, and told, in telling.py.
 """
 
 from __future__ import annotations
 
-import errno
-from collections import deque
 from collections.abc import Callable
-from itertools import chain
-from typing import Any
 
 from iocancel.trace.ebpf import Request as Asked
+from iocancel.trace.endings import Endings
 from iocancel.trace.events import (
     ASYNC_CANCEL,
     IO_CANCEL,
     LINK_TIMEOUT,
     POLL_REMOVE,
-    STOPPED,
     SYNC_CANCEL,
     TIMEOUT_REMOVE,
     Cancel,
-    Target,
 )
 from iocancel.trace.pending import Pending, Request, Ring
-from iocancel.uring.flags import CqeFlags, SqeFlags
+from iocancel.uring.flags import SqeFlags
 from iocancel.uring.opcodes import Opcode
 
 _MECHANISMS = {
@@ -52,15 +50,9 @@ _USE_REGISTERED_RING = 1 << 31
 _SILENT = int(SqeFlags.CQE_SKIP_SUCCESS)
 _ASYNC = int(SqeFlags.ASYNC)
 _LINKS = int(SqeFlags.IO_LINK) | int(SqeFlags.IO_HARDLINK)
-_MORE = int(CqeFlags.MORE)
-_ETIME, _ECANCELED = -errno.ETIME, -errno.ECANCELED
-LINGER = 1_000_000_000
-"""For how many ns a cancel that was accepted waits for the ending of what it found."""
-MANY = 16
-"""How many candidates are kept of a cancel: of thousands at once each would have all the others', too."""
 
 
-class Joiner:
+class Joiner(Endings):
     """Takes the kernel's events in the order of time; gives whole ones.
 
     Args:
@@ -76,19 +68,12 @@ class Joiner:
         who: Callable[[int], tuple[int, str]],
         stray: Callable[[int], object],
     ) -> None:
-        self._emit, self._who, self._stray = emit, who, stray
+        super().__init__(emit, who, stray)
         self.asked: Callable[[int, int, int], Asked | None] | None = None
         """Tells what a cancel asks for, by its time, address and user_data: `Requests.find`."""
-        self.recorded: Callable[[Cancel], Cancel] | None = None
-        """Tells of a cancel that begins what its program has written down: `Recorded.of`. Asked in the order
-        of time, which is not that of the whole ones: of several with one user_data each has its own."""
         self.doubt = False
         """Whether events may be missing among those that come now: then silence means nothing."""
-        self._rings: dict[int, Ring] = {}
-        self._inline: dict[int, Pending] = {}  # by thread: the cancel that it executes right now
         self._silent: dict[int, list[Pending]] = {}  # by thread: those whose silence means success
-        self._calls: dict[int, Pending] = {}  # by thread: the system call that is a cancel
-        self._pending: deque[tuple[int, Pending]] = deque()  # with the time until which they may wait
         self._addresses: dict[int, Request] = {}  # by address, where rings have them by user_data
 
     # io_uring
@@ -215,144 +200,6 @@ class Joiner:
             request.by = pending
             pending.hit += 1
 
-    def complete(
-        self, time: int, tid: int, ctx: int, req: int | None, user_data: int, res: int, cflags: int
-    ) -> None:
-        """io_uring_complete."""
-        if (cflags & _MORE and res >= 0) or req == 0:  # 0: it is no request's (IORING_OP_MSG_RING)
-            return
-        ring = self._ring(ctx)
-        key = user_data if req is None else req
-        request = ring.live.pop(key, None)
-        if ring.names is not None:
-            ring.names.pop(user_data, None)
-        if request is not None and request.user_data != user_data:
-            request = None  # an earlier one that was there; what has ended was not seen to be submitted
-        if request is not None and request.older is not None:
-            ring.live[key] = request.older
-            if request.own is not None and res in STOPPED:  # a cancel does not end so: it is the older one
-                request, ring.live[key] = request.older, request
-                ring.live[key].older = request.older
-        if request is not None and request.own is not None:
-            self._own(request.own, time, tid, res)
-            return
-        if request is not None and request.timeout is not None:
-            if request.by is not None:
-                request.timeout.hit = 0
-            else:
-                self._head(request.timeout, request, time, res)
-                if request.timeout.targets:
-                    return
-        self._ended(request, ring, time, tid, req, user_data, res)
-
-    def overflow(self, time: int, tid: int, ctx: int, user_data: int, res: int, cflags: int) -> None:
-        """io_uring_cqe_overflow: the queue has no room for a completion, which is not told by another event.
-
-        Of which request is not told: it is that with its user_data, and no cancel that would have ended so.
-        """
-        ring = self._ring(ctx)
-        live = ring.live
-        if ring.names is None:
-            ring.names = {request.user_data: req for req, request in live.items()}
-        where = ring.names.get(user_data)
-        for req in chain([where] if where in live else [], live):  # the other one, where two have the same
-            assert req is not None
-            request = live[req]
-            if request.user_data == user_data and (request.own is None or res not in STOPPED):
-                self.complete(time, tid, ctx, req, user_data, res, cflags)
-                return
-
-    def _ended(
-        self,
-        request: Request | None,
-        ring: Ring,
-        time: int,
-        tid: int,
-        req: int | None,
-        user_data: int,
-        res: int,
-    ) -> None:
-        """A request that is no cancel."""
-        by = request.by if request is not None else None
-        opcode = None if request is None or request.opcode < 0 else request.opcode
-        if by is None and res in STOPPED and not (request is not None and request.nobodys):
-            by = self._who_ended(request, ring, tid, req, Target(user_data, opcode, res, None, False))
-        if by is None:
-            return
-        seen = request is not None and request.by is by
-        if seen:
-            by.hit -= 1
-        by.targets.append(Target(user_data, opcode, res, time - by.time, seen))
-        self._look(by)
-
-    def _who_ended(
-        self, request: Request | None, ring: Ring, tid: int, req: int | None, target: Target
-    ) -> Pending | None:
-        """What has cancelled a request that was not seen to be."""
-        inline = self._inline.get(tid)
-        if req is None and inline is not None and inline.ring is ring and inline.result is None:
-            if request is not None:
-                request.by = inline
-                inline.hit += 1
-            return inline  # Linux 5.10 completes the target within the cancel
-        assert target.user_data is not None
-        found = [each for each in ring.aimed.get(target.user_data, ()) if each.wants(request)]
-        for each in ring.open:
-            if len(found) >= MANY:
-                break
-            if each.wants(request):
-                found.append(each)
-        calls = [each for each in self._calls.values() if each.mechanism == SYNC_CANCEL and each.ring is None]
-        if calls:  # another process's is about another ring
-            pid, _ = self._who(tid if request is None else request.tid)
-            found += [each for each in calls if each.fields["pid"] == pid and each.wants(request)]
-        if len(found) == 1 and not any(each.wants(request) for each in ring.full):
-            return found[0]
-        for each in found:
-            each.candidates.append(target)
-            if len(each.candidates) >= MANY and each in ring.open:
-                del ring.open[each]
-                ring.full[each] = None
-        self._stray(tid if request is None else request.tid)
-        return None
-
-    def _own(self, pending: Pending, time: int, tid: int, res: int) -> None:
-        """A cancel's own completion."""
-        if pending.mechanism == LINK_TIMEOUT:
-            if res == _ECANCELED:
-                pending.out = True  # what it was behind ended in time
-                if pending.given is not None and pending.ring is not None:  # by something else, then
-                    target = pending.targets.pop()
-                    assert target.user_data is not None
-                    self._ended(
-                        pending.given,
-                        pending.ring,
-                        pending.time,
-                        tid,
-                        -1,
-                        target.user_data,
-                        target.result or 0,
-                    )
-                return
-            pending.result = res
-            if pending.ring is not None and not pending.targets:
-                pending.time = time
-            self._wait(pending)
-            self._look(pending)
-            return
-        if self._inline.get(tid) is pending:
-            del self._inline[tid]
-        self._answer(pending, time, res)
-
-    def _head(self, pending: Pending, request: Request, time: int, res: int) -> None:
-        """What a link timeout is behind has ended."""
-        pending.hit = 0
-        if res in STOPPED:
-            pending.given = request if pending.result is None else None
-            pending.time = min(pending.time, time) if pending.result is not None else time
-            pending.targets.append(Target(request.user_data, request.opcode, res, None, True))
-        self._look(pending)
-
     def failed(
         self,
         time: int,
@@ -420,97 +267,4 @@ class Joiner:
         pending = self._calls.pop(tid, None)
         if pending is not None:
             pending.answered, pending.result = time, ret
-            self._out(pending)
-
-    # What they share
-
-    def _ring(self, ctx: int) -> Ring:
-        ring = self._rings.get(ctx)
-        if ring is None:
-            ring = self._rings[ctx] = Ring(None)
-        return ring
-
-    def _begin(self, time: int, tid: int, mechanism: str, ctx: int, user_data: int) -> Pending:
-        ring = self._ring(ctx)
-        pending = self._called(time, tid, mechanism, "uring", user_data=user_data, ring=ctx, ring_fd=ring.fd)
-        pending.ring = ring
-        return pending
-
-    def _called(self, time: int, tid: int, mechanism: str, system: str, **more: Any) -> Pending:
-        pid, comm = self._who(tid)
-        fields = {"pid": pid, "tid": tid, "comm": comm, "system": system, **more}
-        pending = Pending(time, mechanism, None, fields)
-        if self.recorded is not None:
-            found = self.recorded(Cancel(time=time, mechanism=mechanism, **fields))
-            if found.flags is not None:
-                pending.said = {"key": found.key, "fd": found.fd, "flags": found.flags}
-        return pending
-
-    def _place(self, pending: Pending, ctx: int, ring: Ring) -> None:
-        """Its ring is known."""
-        if pending.ring is None:
-            pending.ring = ring
-            pending.fields["ring"] = ctx
-            if pending.fields.get("ring_fd") is None:
-                pending.fields["ring_fd"] = ring.fd
-            ring.add(pending)
-
-    def _wait(self, pending: Pending) -> None:
-        self._pending.append((pending.time + LINGER, pending))
-
-    def _answer(self, pending: Pending, time: int | None, res: int) -> None:
-        pending.result, pending.answered, pending.silent = res, time, False
-        self._look(pending)
-
-    def _look(self, pending: Pending) -> None:
-        if pending.whole():
-            self._out(pending)
-
-    def _out(self, pending: Pending) -> None:
-        if pending.out:
-            return
-        pending.out = True
-        if pending.ring is not None:
-            pending.ring.remove(pending)
-        answered = pending.answered
-        self._emit(
-            Cancel(
-                time=pending.time,
-                mechanism=pending.mechanism,
-                result=pending.result,
-                verdict=pending.verdict(),
-                targets=tuple(pending.targets),
-                candidates=() if pending.whole() else tuple(pending.candidates),
-                latency=None if answered is None else answered - pending.time,
-                **{**pending.fields, **pending.said},
-            )
-        )
-
-    def advance(self, now: int) -> None:
-        """It is that late: what has waited for long enough is told as far as it is known."""
-        while self._pending and self._pending[0][0] <= now:
-            _, pending = self._pending.popleft()
-            if pending.out:
-                continue
-            if pending.silent and pending.result is None and (pending.here or pending.targets):
-                self._answer(pending, None, 0)
-            if pending.result is None and self._waits(pending):
-                self._pending.append((now + LINGER, pending))
-                continue
-            if pending.answered is not None and pending.answered + LINGER > now:
-                self._pending.append((pending.answered + LINGER, pending))
-                continue
-            self._out(pending)
-
-    def _waits(self, pending: Pending) -> bool:
-        """Whether its answer may still come: it is behind something, or is a call that has not returned."""
-        if pending.place is None or pending.ring is None:
-            return self._calls.get(pending.fields["tid"]) is pending
-        request = pending.ring.live.get(pending.place)
-        return request is not None and request.own is pending
-
-    def finish(self) -> None:
-        """Nothing more will come."""
-        while self._pending:
-            _, pending = self._pending.popleft()
             self._out(pending)

@@ -14,11 +14,12 @@ from typing import Any
 from iocancel.trace.ebpf import Requests
 from iocancel.trace.events import Cancel
 from iocancel.trace.format import Format
-from iocancel.trace.join import LINGER, Joiner
+from iocancel.trace.join import Joiner
 from iocancel.trace.libbpf import Missing
 from iocancel.trace.names import MACHINES, Names, threads
 from iocancel.trace.recorded import Recorded
 from iocancel.trace.summary import Losses
+from iocancel.trace.telling import LINGER
 from iocancel.trace.tracefs import Instance, TracingUnavailable, without
 
 SYSTEMS = ("uring", "libaio")
