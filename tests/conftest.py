@@ -52,6 +52,7 @@ if os.environ.get("IOCANCEL_GUEST") and not os.environ.get("IOCANCEL_WHOLE"):
         "trace/test_command.py",
         "trace/test_format.py",
         "trace/test_join.py",
+        "trace/test_join_orders.py",
         "trace/test_kernels.py",
         "trace/test_pages.py",
         "trace/test_record.py",
