@@ -29,7 +29,7 @@ if os.environ.get("IOCANCEL_GUEST") and not os.environ.get("IOCANCEL_WHOLE"):
         "test_benchmarks_judged.py",
         "test_benchmarks_plot.py",
         "test_errors.py",
-        # Scopes, the pool and what stands on the verbs are the same in any kernel (test_verbs.py is run).
+        # Scopes, the pool and what stands on the verbs are the same in any kernel (test_verbs*.py are run).
         "blocking/test_files.py",
         "blocking/test_interrupts.py",
         "blocking/test_pool.py",

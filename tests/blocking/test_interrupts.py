@@ -21,7 +21,7 @@ from iocancel import blocking, move_on_after, pool, scope, waiting
 from iocancel.engines import bell, ready
 from iocancel.testing import Interruption, interrupt_everywhere
 
-from .cases import WORD, drain
+from .case import WORD, drain
 from .conftest import of_engine
 from .helpers import BOUND, GUEST, SHORT, warm, whole
 

@@ -134,7 +134,7 @@ def test_a_cancelled_scope_does_not_wait_for_ever_for_what_can_not_be_stopped(
 def test_write_all_says_how_much_also_where_it_can_not_be_stopped(
     engine_pool: Pool, monkeypatch: pytest.MonkeyPatch, pipe: Any
 ) -> None:
-    from .cases import drain, fill
+    from .case import drain, fill
 
     fill(pipe[1])
     carrier = warm()._carrier

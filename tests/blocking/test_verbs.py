@@ -3,95 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import iocancel
-from iocancel import Cancelled, CancelScope, FeatureUnavailable, move_on_after, pool, scope
+from iocancel import Cancelled, CancelScope, FeatureUnavailable, move_on_after
 from iocancel.operation import ANSWER
 
-from .cases import CASES, Case
+from .case import Case
+from .cases import CASES
 from .conftest import of_engine
-from .helpers import BOUND, ENGINES, SHORT, Thread, exit_code, fork, forked, in_child, meanwhile, warm, whole
-
-MAIN = threading.main_thread()
-LACKING = {("libaio", "open"), ("libaio", "futex_wait")}
-ROWS = [(engine, name) for engine in ENGINES for name in CASES if (engine, name) not in LACKING]
-FILES = [row for row in ROWS if row[1] not in ("open", "waitid", "futex_wait", "sleep")]
-NONBLOCKING = [row for row in FILES if row[1] not in ("poll", "splice", "tee", "connect")]
-
-
-@contextlib.contextmanager
-def set_up(engine: str, name: str, folder: Path) -> Iterator[Any]:
-    with of_engine(engine) as found, contextlib.ExitStack() as stack:
-        if not warm().supports(CASES[name].verb) and CASES[name].verb != "waitid":
-            pytest.skip(f"{engine} has no {name} here")
-        case: Any = CASES[name](stack, folder)
-        case.pool = found
-        yield case
-
-
-@pytest.fixture(params=ROWS, ids="-".join)
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    """A call of a verb on an engine."""
-    engine, name = request.param
-    with set_up(engine, name, tmp_path) as found:
-        yield found
-
-
-@pytest.fixture(params=FILES, ids="-".join)
-def filed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    """The same, of those that wait for a file."""
-    engine, name = request.param
-    with set_up(engine, name, tmp_path) as found:
-        yield found
-
-
-@pytest.fixture(params=[row for row in ROWS if CASES[row[1]].stays], ids="-".join)
-def staying(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    """The same, of those where what comes stays until a call takes it."""
-    engine, name = request.param
-    with set_up(engine, name, tmp_path) as found:
-        yield found
-
-
-@pytest.fixture(params=NONBLOCKING, ids="-".join)
-def nonblocking(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    """The same, of those that O_NONBLOCK means something to."""
-    engine, name = request.param
-    with set_up(engine, name, tmp_path) as found:
-        os.set_blocking(found.fd, False)
-        yield found
-
-
-def goes_on(case: Case) -> None:
-    """What has ended has left nothing behind: the next call is whole, and takes what comes."""
-    whole()
-    if case.timed and not case.is_ready:
-        with pytest.raises(TimeoutError):
-            case.call(timeout=0)
-    if case.stays:
-        if not case.is_ready:
-            case.ready()
-        assert case.right(case.call())
-    elif type(case).ready is not Case.ready:
-        thread = Thread(case.call)
-        thread.until_blocked()
-        case.ready()
-        assert case.right(thread.join())
-    else:
-        with move_on_after(0):
-            case.call()
-    whole()
-
+from .helpers import BOUND, SHORT, Thread, meanwhile, warm, whole
+from .verbs_stage import LACKING, MAIN, goes_on
+from .verbs_stage import case as case
+from .verbs_stage import staying as staying
 
 # Deadlines
 
@@ -331,212 +262,6 @@ def test_a_shield_holds(case: Any) -> None:
     assert values == [True, "behind the shield"]
     assert outer.cancelled_caught
     whole()
-
-
-# Files that go
-
-
-def ended(case: Any, thread: Thread, inside: CancelScope) -> None:
-    inside.cancel()
-    thread.join()
-    assert inside.cancelled_caught
-    whole()
-
-
-def test_its_fd_is_closed_meanwhile(filed: Any) -> None:
-    inside = CancelScope()
-
-    def run() -> None:
-        with inside:
-            filed.call()
-            raise AssertionError("nothing ended it")
-
-    thread = Thread(run)
-    thread.until_blocked()
-    filed.runs()
-    os.close(filed.fd)
-    thread.until_blocked()
-    ended(filed, thread, inside)
-
-
-def reused(case: Any, thread: Thread) -> None:
-    number, alone = case.other()
-    keep = case.own(os.dup(number))
-    old = case.own(os.dup(case.fd))
-    os.dup2(number, case.fd, inheritable=False)
-    case.ready()
-    value, error = None, None
-    try:
-        value = thread.join()
-    except OSError as caught:
-        error = caught
-    assert alone(), "the other file was touched"
-    os.dup2(old, case.fd, inheritable=False)
-    os.close(old)
-    os.close(keep)
-    if error is None:
-        assert case.right(value)
-    else:  # libaio looks the number up again
-        assert case.pool.name == "libaio"
-        assert error.errno == errno.EBADF
-    whole()
-
-
-def test_its_fd_is_another_files_meanwhile(filed: Any) -> None:
-    thread = Thread(filed.call)
-    thread.until_blocked()
-    filed.runs()
-    reused(filed, thread)
-
-
-def test_its_nonblocking_fd_is_another_files_meanwhile(nonblocking: Any) -> None:
-    thread = Thread(nonblocking.call)
-    thread.until_blocked()
-    reused(nonblocking, thread)
-
-
-# O_NONBLOCK
-
-
-def test_a_nonblocking_file_is_waited_for_all_the_same(nonblocking: Any) -> None:
-    thread = Thread(nonblocking.call)
-    thread.until_blocked()
-    nonblocking.ready()
-    assert nonblocking.right(thread.join())
-    assert not os.get_blocking(nonblocking.fd)
-    with pytest.raises(TimeoutError):
-        nonblocking.call(timeout=SHORT)
-    with CancelScope() as inside, meanwhile(inside.cancel):
-        nonblocking.call()
-    assert inside.cancelled_caught
-    with (
-        pytest.raises(KeyboardInterrupt) as caught,
-        meanwhile(lambda: signal.raise_signal(signal.SIGINT)),
-    ):
-        nonblocking.call()
-    assert not hasattr(caught.value, "operation")
-    goes_on(nonblocking)
-
-
-# Forks
-
-
-def works_in_child(parents: Any) -> None:
-    """A child has a pool of its own, and its signals ring nowhere."""
-    assert pool.current is not parents
-    assert signal.set_wakeup_fd(-1) == -1, "signals' numbers are written to a number that is closed"
-    read_end, write_end = os.pipe()
-    with pytest.raises(TimeoutError):
-        iocancel.read(read_end, 1, timeout=SHORT)
-    os.write(write_end, b"x")
-    assert iocancel.read(read_end, 1, timeout=BOUND) == b"x"
-    whole()
-    assert len(pool.current) == 1
-
-
-def test_another_thread_forks_meanwhile(case: Any) -> None:
-    thread = Thread(case.call) if case.shared else Thread(lambda: stopped(case))
-    thread.until_blocked()
-    assert forked(lambda: works_in_child(case.pool)) == 0
-    thread.until_blocked()
-    if case.shared:
-        case.ready()
-        assert case.right(thread.join())
-    else:
-        stop(thread)
-    whole()
-
-
-STOPS: list[CancelScope] = []
-
-
-def stopped(case: Any) -> None:
-    with CancelScope() as inside:
-        STOPS.append(inside)
-        case.call()
-        raise AssertionError("it was to raise")
-    assert inside.cancelled_caught
-
-
-def stop(thread: Thread) -> None:
-    STOPS.pop().cancel()
-    thread.join()
-
-
-@pytest.mark.parametrize("name", ["read", "sleep"])
-@pytest.mark.parametrize("engine", ENGINES)
-def test_another_thread_forks_while_the_main_thread_waits(engine: str, name: str, tmp_path: Path) -> None:
-    """Whose signals ring in an engine: the child has that setting, too, and must not keep it."""
-    with set_up(engine, name, tmp_path) as case:
-        forks_while_it_waits(case)
-
-
-def forks_while_it_waits(case: Any) -> None:
-    codes = []
-
-    def act() -> None:
-        try:
-            codes.append(forked(lambda: works_in_child(case.pool)))
-        finally:
-            inside.cancel()
-
-    with CancelScope() as inside, meanwhile(act):
-        case.call()
-    assert inside.cancelled_caught
-    assert codes == [0]
-    goes_on(case)
-
-
-def test_a_signals_handler_forks_in_the_very_call(case: Any, handler: Any) -> None:
-    """The parent's call is cancelled; the child's goes on, with an engine of a pool of its own."""
-    pids: list[int] = []
-    parents = case.pool
-
-    def both() -> None:
-        pids.append(fork())
-        if pids[0] or not case.shared:
-            inside.cancel()
-
-    handler(both)
-    ident = MAIN.ident
-    assert ident is not None
-    number = ident
-    value = None
-    me = os.getpid()
-    try:
-        with CancelScope() as inside, meanwhile_in(me, lambda: signal.pthread_kill(number, signal.SIGUSR1)):
-            value = case.call()
-    finally:
-        if os.getpid() != me:
-            in_child(lambda: child_of(case, value, inside, parents))
-    assert inside.cancelled_caught
-    whole()
-    if case.shared:
-        case.ready()
-    assert exit_code(pids[0]) == 0
-    whole()
-
-
-@contextlib.contextmanager
-def meanwhile_in(process: int, act: Callable[[], object]) -> Iterator[None]:
-    """`meanwhile`, but for a child that comes out of it: its thread is the parent's."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(meanwhile(act))
-        try:
-            yield
-        finally:
-            if os.getpid() != process:
-                stack.pop_all()
-
-
-def child_of(case: Any, value: Any, inside: CancelScope, parents: Any) -> None:
-    if case.shared:
-        assert case.right_in_child(value)
-        assert not inside.cancel_called
-    else:
-        assert inside.cancelled_caught
-    assert scope.local.here.calls == []
-    works_in_child(parents)
 
 
 # What an engine does not have

@@ -17,6 +17,8 @@ WITHOUT_URING = (
     "tests/contract",
     "tests/engines",
     "tests/blocking/test_verbs.py",
+    "tests/blocking/test_verbs_files.py",
+    "tests/blocking/test_verbs_forks.py",
     "tests/asyncio_",
     "tests/awaiting/test_worlds.py",
     "tests/test_demo.py",

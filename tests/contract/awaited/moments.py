@@ -11,7 +11,7 @@ from typing import Any
 
 from iocancel import Operation
 
-from ...blocking.cases import WORD, drain, fill
+from ...blocking.case import WORD, drain, fill
 from ...support import until
 from .loops import Started, World
 

@@ -15,7 +15,8 @@ import pytest
 
 from iocancel import FeatureUnavailable, OperationCancelled
 
-from ...blocking.cases import CASES, WORD, Case, drain
+from ...blocking.case import WORD, Case, drain
+from ...blocking.cases import CASES
 from .conftest import Row
 from .loops import FAILED, PAIRS, World
 

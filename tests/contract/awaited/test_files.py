@@ -22,7 +22,7 @@ import pytest
 
 from iocancel.awaiting import hub as awaiting
 
-from ...blocking.cases import WORD, drain
+from ...blocking.case import WORD, drain
 from .loops import CAME, PAIRS, STOPPED, Started, World, same
 from .moments import first_ready, settled, unseen, waking
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from ...blocking.cases import CASES, Case
+from ...blocking.case import Case
+from ...blocking.cases import CASES
 from .conftest import Row
 from .loops import CAME, PAIRS, STOPPED, Started, World, same
 from .moments import MOMENTS, untouched
