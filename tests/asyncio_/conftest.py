@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from iocancel.libaio import kernel
 from iocancel.uring import limbo
 
 from ..support import leaving_nothing, need, need_uring, until
-from .helpers import LOOPS, World, lacking
+from .helpers import LOOPS, VERBS, Blocking, World, lacking
 
 
 def all_free() -> bool:
@@ -52,3 +53,9 @@ def world(request: pytest.FixtureRequest) -> World:
     why = lacking(request.param)
     need(not why, why)
     return World(request.param)
+
+
+@pytest.fixture(params=VERBS)
+def blocks(request: pytest.FixtureRequest, tmp_path: Path, pipes: Callable[[], tuple[int, int]]) -> Blocking:
+    """What blocks for ever."""
+    return Blocking(request.param, tmp_path, pipes)

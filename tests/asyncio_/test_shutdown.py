@@ -8,7 +8,6 @@ import os
 import threading
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +18,7 @@ from iocancel.asyncio.hub import current
 
 from ..support import BOUND, few, open_fds
 from .conftest import settle
-from .helpers import VERBS, Blocking, World, in_flight, raised
-
-
-@pytest.fixture(params=VERBS)
-def blocks(request: pytest.FixtureRequest, tmp_path: Path, pipes: Callable[[], tuple[int, int]]) -> Blocking:
-    return Blocking(request.param, tmp_path, pipes)
+from .helpers import Blocking, World, in_flight, raised
 
 
 def ended(loop: asyncio.AbstractEventLoop) -> bool:
