@@ -70,7 +70,9 @@ if os.environ.get("IOCANCEL_GUEST"):  # how long anything takes there says nothi
         "test_benchmarks.py",
         "test_benchmarks_awaited.py",
         "test_race.py",
+        "test_race_hubs.py",
         "test_race_tasks.py",
+        "test_race_threads.py",
     ]
     hypothesis.settings.register_profile(
         "guest", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
