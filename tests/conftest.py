@@ -36,6 +36,7 @@ if os.environ.get("IOCANCEL_GUEST") and not os.environ.get("IOCANCEL_WHOLE"):
         "blocking/test_pool_signals.py",
         "blocking/test_scopes.py",
         "blocking/test_scopes_blocks.py",
+        "blocking/test_sockets.py",
         "blocking/test_stream_interrupts.py",
         # The model knows no kernel; the contract and engine suites are what is run there.
         "operation/test_interleavings.py",
@@ -56,6 +57,7 @@ if os.environ.get("IOCANCEL_GUEST") and not os.environ.get("IOCANCEL_WHOLE"):
         "trace/test_kernels.py",
         "trace/test_pages.py",
         "trace/test_record.py",
+        "trace/test_record_process.py",
         "trace/test_recorded.py",
         "test_guests.py",
         "test_structure.py",

@@ -1,65 +1,26 @@
-"""The library's own record: each cancel request that it sends is one line, and off it leaves no trace."""
+"""The library's own record: each cancel request that it sends is one line."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import select
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import iocancel
 from iocancel import Outcome, _record, libaio, open_engine, posix_aio, record_to
 from iocancel.operation import ANSWER
 from iocancel.testing import BlockedPipe
 from iocancel.uring import CancelFlags, Opcode, PollFlags, Ring, probe
 
-from ..operation.helpers import real, running
-from ..support import BOUND, few, leaving_nothing
-
-FIELDS = [
-    *("time", "pid", "tid", "system", "mechanism", "ring", "context"),
-    *("user_data", "key_kind", "key", "fd", "opcode", "flags"),
-]
-
-
-class Record:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def lines(self) -> list[dict[str, Any]]:
-        """What came since the last call."""
-        found = [json.loads(line) for line in self.path.read_text().splitlines()]
-        os.truncate(self.path, 0)
-        for line in found:
-            assert list(line) == FIELDS
-        return found
-
-    def of(self, *names: str) -> list[tuple[Any, ...]]:
-        return [tuple(line[name] for name in names) for line in self.lines()]
-
-
-@pytest.fixture
-def record(tmp_path: Path) -> Iterator[Record]:
-    real("uring").close()
-    probe.cancel_flags()  # cancels something, once a process
-    probe.sync_cancel_works()
-    probe.sync_opcode_works()
-    with leaving_nothing():
-        made = Record(tmp_path / "record")
-        record_to(made.path)
-        assert made.lines() == []
-        yield made
-        record_to(None)
+from ..operation.helpers import real
+from ..support import BOUND
+from .recording import Record
+from .recording import record as record
 
 
 @pytest.fixture
@@ -305,158 +266,3 @@ def test_posix_aio(record: Record) -> None:
         for block in blocks:
             while posix_aio.aio_error(block) == errno.EINPROGRESS:
                 posix_aio.aio_suspend([block], BOUND)
-
-
-# Anywhere
-
-
-def test_lines_of_many_threads_do_not_mix(record: Record) -> None:
-    rounds = few(100)
-
-    def work() -> None:
-        with Ring(64) as ring:
-            for _ in range(rounds):
-                ring.prep_cancel64_many(range(50), 7)
-                ring.submit_and_reap(50)
-
-    with running(work, work, work):
-        pass
-    found = record.lines()
-    assert len(found) == 3 * rounds * 50
-    assert len({line["tid"] for line in found}) == 3
-
-
-def test_in_a_signal_handler_and_from_another_thread(
-    record: Record, handler: Callable[[Callable[[], object]], None]
-) -> None:
-    with open_engine("uring") as engine, BlockedPipe() as pipe:
-        record.lines()
-        op = engine.read(pipe.fileno(), 1)
-        engine.submit()
-        handler(lambda: engine._stop(op))
-        signal.raise_signal(signal.SIGUSR1)
-        assert op.wait(BOUND) is Outcome.CANCELLED
-        assert record.of("mechanism", "key") == [("sync_cancel", op.token)]
-
-
-def test_a_forked_child_goes_on_with_its_own_number(record: Record) -> None:
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            with Ring(8) as ring:
-                ring.submit_cancel64(1, 2, n=1)
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
-    assert record.of("pid", "key") == [(child, 1)]
-
-
-# On and off
-
-
-def test_off_the_calls_are_c_s_own(tmp_path: Path) -> None:
-    assert _record._points
-    for point in _record._points:
-        assert point.namespace[point.name] is point.call
-    record_to(tmp_path / "one")
-    for point in _record._points:
-        assert point.namespace[point.name] is not point.call
-    record_to(tmp_path / "two")
-    with Ring(8) as ring:
-        ring.submit_cancel64(1, 2, n=1)
-    record_to(None)
-    for point in _record._points:
-        assert point.namespace[point.name] is point.call
-    assert (tmp_path / "one").read_bytes() == b""
-    assert (tmp_path / "two").read_bytes().count(b"\n") == 1
-
-
-def test_each_call_that_cancels_is_joined() -> None:
-    """No module has a call that cancels and is not recorded."""
-    source = Path(iocancel.__file__).parent
-    calls = [
-        *("ioc_cancel_many", "ioc_cancel_one", "ioc_push_many", "ioc_sync_cancel"),
-        *("ioc_laio_cancel", "ioc_laio_cancel_many", "ioc_laio_cancel_each", "ioc_aio_cancel"),
-    ]
-    for path in source.rglob("*.py"):
-        if path.name == "_record.py" or path.parts[-2] in ("doctor", "demo"):
-            continue
-        text = path.read_text()
-        for call in calls:
-            bare = text.replace(f"    return int(lib.{call}(", "")  # of a function that is joined
-            assert f"lib.{call}(" not in bare, f"{path} calls {call} by itself"
-            if f"lib.{call}" in text:
-                assert "_record.join(globals()" in text
-
-
-def test_a_file_that_can_t_be_opened_changes_nothing(record: Record, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        record_to(tmp_path / "no" / "such")
-    with Ring(8) as ring:
-        ring.submit_cancel64(1, 2, n=1)
-    assert record.of("key") == [(1,)]
-
-
-def test_a_full_disk_is_told_once_and_stops_no_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not os.path.exists("/dev/full"):
-        pytest.skip("no /dev/full")
-    told: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda report: told.append((report.exc_value, report.err_msg)))
-    record_to("/dev/full")
-    try:
-        with open_engine("uring") as engine, BlockedPipe() as pipe:
-            for _ in range(3):
-                op = engine.read(pipe.fileno(), 1)
-                op.cancel()
-                engine.submit()
-                op = engine.read(pipe.fileno(), 1)
-                engine.submit()
-                op.cancel()
-                assert op.wait(BOUND) is Outcome.CANCELLED
-    finally:
-        record_to(None)
-    [(error, text)] = told
-    assert error.errno == errno.ENOSPC
-    assert text == "The record of cancels ends here"
-
-
-PROGRAM = """
-import iocancel
-with iocancel.open_engine("uring") as engine:
-    op = engine.timeout(100.0)
-    engine.submit()
-    op.cancel()
-    op.wait()
-    print(op.token)
-"""
-
-
-def test_by_the_environment(tmp_path: Path) -> None:
-    real("uring").close()
-    path = tmp_path / "record"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM],
-        env={**os.environ, "IOCANCEL_RECORD": str(path)},
-        capture_output=True,
-        text=True,
-        timeout=BOUND,
-        check=True,
-    )
-    keys = [json.loads(line)["key"] for line in path.read_text().splitlines()]
-    assert keys.count(int(done.stdout)) == 1
-
-
-def test_a_wrong_path_in_the_environment_is_a_warning(tmp_path: Path) -> None:
-    real("uring").close()
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env={**os.environ, "IOCANCEL_RECORD": str(tmp_path / "no" / "such")},
-        capture_output=True,
-        text=True,
-        timeout=BOUND,
-        check=True,
-    )
-    assert "RuntimeWarning: IOCANCEL_RECORD: no record is made: [Errno 2]" in done.stderr
-    assert done.stdout.strip().isdigit()
