@@ -98,6 +98,14 @@ def _to_c_and_peer(label: str, row: str) -> tuple[Bar, ...]:
     )
 
 
+def _to_the_loops(row: str) -> tuple[Bar, ...]:
+    return (
+        Bar("on asyncio, to asyncio", row, "asyncio"),
+        Bar("on asyncio, to uvloop", f"{row} beside uvloop", "uvloop"),
+        Bar("on uvloop, to uvloop", f"{row} on uvloop", "uvloop"),
+    )
+
+
 CALLS: tuple[Group, ...] = (
     (
         "1,024 polls cancelled and reaped",
@@ -130,22 +138,8 @@ CALLS: tuple[Group, ...] = (
 )
 
 TASKS: tuple[Group, ...] = (
-    (
-        "4,000 pending receives cancelled",
-        (
-            Bar("on asyncio, to asyncio", "tasks", "asyncio"),
-            Bar("on asyncio, to uvloop", "tasks beside uvloop", "uvloop"),
-            Bar("on uvloop, to uvloop", "tasks on uvloop", "uvloop"),
-        ),
-    ),
-    (
-        "4,000 timeouts run out",
-        (
-            Bar("on asyncio, to asyncio", "timeouts", "asyncio"),
-            Bar("on asyncio, to uvloop", "timeouts beside uvloop", "uvloop"),
-            Bar("on uvloop, to uvloop", "timeouts on uvloop", "uvloop"),
-        ),
-    ),
+    ("4,000 pending receives cancelled", _to_the_loops("tasks")),
+    ("4,000 timeouts run out", _to_the_loops("timeouts")),
     (
         "64 bytes there and back",
         (
