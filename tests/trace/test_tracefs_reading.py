@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from iocancel.trace.pages import Record
+from iocancel.trace.pages import PageFormat, Record
 from iocancel.trace.tracefs import Instance, Order
 from iocancel.uring import Ring
 
@@ -20,6 +22,14 @@ from ..support import BOUND, need
 from .marks import COMPLETE, MARKS, SUBMIT, Marker, everything, traced
 
 # Reading
+
+
+@contextlib.contextmanager
+def small(tracefs: Path) -> Iterator[tuple[Instance, Marker, PageFormat]]:
+    """An instance with little room, its marker, and what looks into its pages."""
+    with traced(tracefs, buffer=8192) as instance, Marker(instance) as mark:
+        assert instance._pages is not None
+        yield instance, mark, instance._pages
 
 
 def test_records_of_all_processors_come_in_order_of_time(tracefs: Path, instances: Path) -> None:
@@ -42,7 +52,7 @@ def test_records_of_all_processors_come_in_order_of_time(tracefs: Path, instance
 
 def test_what_does_not_fit_is_counted(tracefs: Path, instances: Path) -> None:
     many = 3000
-    with traced(tracefs, buffer=8192) as instance, Marker(instance) as mark:
+    with small(tracefs) as (instance, mark, _):
         for number in range(many):
             mark(number)
         batch = instance.read(BOUND)
@@ -61,9 +71,7 @@ def test_what_does_not_fit_is_counted(tracefs: Path, instances: Path) -> None:
 def test_what_is_only_known_at_the_end_is_counted_then(
     tracefs: Path, instances: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with traced(tracefs, buffer=8192) as instance, Marker(instance) as mark:
-        pages = instance._pages
-        assert pages is not None
+    with small(tracefs) as (instance, mark, pages):
         real = pages.extend
         # A page that is full has no room for the number: it says None.
         monkeypatch.setattr(pages, "extend", lambda into, page: None if real(into, page) else 0)
@@ -104,9 +112,7 @@ def test_what_is_held_back_comes_in_the_end(tracefs: Path, instances: Path) -> N
 def test_a_buffer_that_is_filled_faster_than_read_keeps_nobody(
     tracefs: Path, instances: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with traced(tracefs, buffer=8192) as instance, Marker(instance) as mark:
-        pages = instance._pages
-        assert pages is not None
+    with small(tracefs) as (instance, mark, pages):
         real, times = pages.extend, list[int]()
 
         def filled(into: list[Record], page: bytes) -> int | None:

@@ -26,11 +26,23 @@ def open_fifo(asked: Asked, user_data: int, fifo: Path) -> None:
     asked.go(user_data, "openat", None, fifo, os.O_RDONLY, flags=SqeFlags.ASYNC)
 
 
+def open_fifo_that_blocks(asked: Asked, fifo: Path) -> None:
+    """It is number 1, and runs in a worker."""
+    open_fifo(asked, 1, fifo)
+    until_blocked("wait_for_partner")
+
+
+def one_runs_two_are_queued(asked: Asked, fifo: Path) -> None:
+    """Numbers 2 and 3, behind number 1, where there is one worker."""
+    open_fifo_that_blocks(asked, fifo)
+    for user_data in (2, 3):
+        open_fifo(asked, user_data, fifo)
+
+
 @pytest.fixture
 def running(asked: Asked, fifo: Path) -> Asked:
     """A ring with the open of a FIFO, number 1, that blocks in a worker."""
-    open_fifo(asked, 1, fifo)
-    until_blocked("wait_for_partner")
+    open_fifo_that_blocks(asked, fifo)
     return asked
 
 
@@ -114,10 +126,7 @@ def test_queued_behind_a_running_one_is_cancelled(
 ) -> None:
     @one_worker
     def _(asked: Asked) -> None:
-        open_fifo(asked, 1, fifo)
-        until_blocked("wait_for_partner")
-        for user_data in (2, 3):
-            open_fifo(asked, user_data, fifo)
+        one_runs_two_are_queued(asked, fifo)
         for user_data in (3, 2):
             assert asked.cancel(user_data) == 0
             assert asked.end(user_data) == CANCELED
@@ -132,10 +141,7 @@ def test_any_answers_0_also_when_queued_ones_were_killed(
 
     @one_worker
     def _(asked: Asked) -> None:
-        open_fifo(asked, 1, fifo)
-        until_blocked("wait_for_partner")
-        for user_data in (2, 3):
-            open_fifo(asked, user_data, fifo)
+        one_runs_two_are_queued(asked, fifo)
         assert asked.cancel(0, flags) in (0, 1, 2, 3)  # 0 but on 6.1 (facts 2.6): it says nothing
         assert [asked.end(n) for n in (2, 3)] == [CANCELED] * 2
         assert asked.end(1) in INTERRUPTED
