@@ -20,6 +20,8 @@ import pytest
 
 import iocancel
 from iocancel import EngineUnavailable, _lifetime
+from iocancel.libaio import kernel
+from iocancel.uring import limbo
 
 _WANTING = {
     "uring": r"io_uring is forbidden here|has no io_uring\b|no (io_)?uring here|io_uring can't be had",
@@ -101,6 +103,18 @@ def open_fds() -> dict[str, str]:
         with contextlib.suppress(FileNotFoundError):  # the listing's own
             found[number] = os.readlink(f"/proc/self/fd/{number}")
     return found
+
+
+def all_free() -> bool:
+    """Whether the system has given back what was closed: rings, and contexts of Linux AIO."""
+    kernel.sweep()
+    return not (limbo.sweep() or kernel._abandoned)
+
+
+def settle() -> None:
+    """Wait for that: it does so somewhat later."""
+    gc.collect()
+    until(all_free, "what the system may write to is all free")
 
 
 @contextlib.contextmanager

@@ -16,8 +16,7 @@ import iocancel.asyncio as ours
 from iocancel import OperationCancelled
 from iocancel.asyncio.hub import current
 
-from ..support import BOUND, few, open_fds
-from .conftest import settle
+from ..support import BOUND, few, open_fds, settle
 from .helpers import Blocking, World, in_flight, raised
 
 

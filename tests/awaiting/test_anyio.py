@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 import threading
@@ -16,10 +15,8 @@ import iocancel
 import iocancel.asyncio
 import iocancel.trio
 from iocancel import pool
-from iocancel.libaio import kernel
-from iocancel.uring import limbo
 
-from ..support import BOUND, leaving_nothing, until
+from ..support import BOUND, leaving_nothing, settle, until
 
 anyio = pytest.importorskip("anyio")
 
@@ -30,12 +27,6 @@ BACKENDS = {
 }
 SHORT = 0.005
 """Seconds: a deadline that is to pass."""
-
-
-def all_free() -> bool:
-    """Whether the system has given back what was closed."""
-    kernel.sweep()
-    return not (limbo.sweep() or kernel._abandoned)
 
 
 class World:
@@ -69,13 +60,12 @@ def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     before, pool.current = pool.current, pool.Pool()
     threads = set(threading.enumerate())
 
-    def settle() -> None:
+    def settled() -> None:
         pool.current.close()
-        gc.collect()
-        until(all_free, "all is given back")
+        settle()
         until(lambda: not set(threading.enumerate()) - threads, "trio's idle threads have ended")
 
-    with leaving_nothing(settle):
+    with leaving_nothing(settled):
         yield World(request.param)
     pool.current = before
 

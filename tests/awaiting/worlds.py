@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import gc
 import importlib
 import os
 import time
@@ -34,12 +33,10 @@ import uvloop
 import iocancel.asyncio
 import iocancel.trio
 from iocancel import EngineUnavailable, open_engine
-from iocancel.libaio import kernel
 from iocancel.operation import VERBS
 from iocancel.operation.operation import IN_FLIGHT
-from iocancel.uring import limbo
 
-from ..support import BOUND, leaving_nothing, until
+from ..support import BOUND, leaving_nothing, settle, until
 
 REQUIRED = frozenset(filter(None, os.environ.get("IOCANCEL_REQUIRE", "").split(",")))
 """The engines that have to be there: lacking one of these is a failure, not a skip."""
@@ -338,18 +335,6 @@ def lacking(engine: str) -> str:
     except EngineUnavailable as error:
         return f"no {engine} here: {error}"
     return ""
-
-
-def all_free() -> bool:
-    """Whether the systems have given back what was closed: they do so somewhat later."""
-    kernel.sweep()
-    return not (limbo.sweep() or kernel._abandoned)
-
-
-def settle() -> None:
-    """Wait for what goes away a little later."""
-    gc.collect()
-    until(all_free, "what the system may write to is all free")
 
 
 @functools.cache

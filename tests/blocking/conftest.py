@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import os
 import signal
 import threading
@@ -13,12 +12,11 @@ from typing import Any
 import pytest
 
 from iocancel import EngineUnavailable, _lifetime, open_engine, pool
-from iocancel.libaio import kernel
 from iocancel.operation import VERBS
 from iocancel.pool import Pool
-from iocancel.uring import limbo
 
-from .helpers import ENGINES, GUEST, open_fds, until, warm, whole
+from ..support import open_fds, settle
+from .helpers import ENGINES, GUEST, warm, whole
 
 REQUIRED = frozenset(filter(None, os.environ.get("IOCANCEL_REQUIRE", "").split(",")))
 
@@ -98,12 +96,6 @@ def closed_at_the_end() -> Iterator[None]:
     KEPT.clear()
 
 
-def all_free() -> bool:
-    """Whether the system has given back what was closed: it does so somewhat later."""
-    kernel.sweep()
-    return not (limbo.sweep() or kernel._abandoned)
-
-
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     made = [pool_of(each) for each in ENGINES if not unavailable(each)]
@@ -113,8 +105,7 @@ def nothing_left_behind() -> Iterator[None]:
     yield
     for each in made:
         only_one(each)
-    gc.collect()
-    until(all_free, "what the system may write to is all free")
+    settle()
     assert _lifetime.kept() == kept, "something was kept for ever"
     assert not set(threading.enumerate()) - threads, "a thread was left running"
     was = signal.set_wakeup_fd(-1)

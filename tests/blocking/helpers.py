@@ -18,23 +18,13 @@ from iocancel import pool, scope
 from iocancel.operation.operation import IN_FLIGHT
 from iocancel.pool import Pool
 
-GUEST = os.environ.get("IOCANCEL_GUEST") == "1"
-"""In a guest under software emulation, which is many times slower."""
-BOUND = 60.0 if GUEST else 20.0
-"""How many seconds anything may take that has to happen."""
+from ..support import BOUND, GUEST, until
+
 SHORT = 0.02
 """Seconds: a deadline that is to pass."""
 ENGINES = ("uring", "libaio")
 FUTEX = {"x86_64": "202", "aarch64": "98"}[platform.machine()]
 """The number of futex(2)."""
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for what nothing announces, as the state of another thread."""
-    deadline = time.monotonic() + BOUND
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not happen: {what}"
-        time.sleep(0)
 
 
 class Thread:
@@ -216,17 +206,6 @@ def exit_code(pid: int) -> int:
             os.waitpid(pid, 0)
             raise AssertionError("the child did not end")
         time.sleep(0)
-
-
-def open_fds() -> dict[str, str]:
-    """This process's, and what they are."""
-    found = {}
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            found[number] = os.readlink(f"/proc/self/fd/{number}")
-        except FileNotFoundError:  # the listing's own
-            continue
-    return found
 
 
 __all__ = ["BOUND", "ENGINES", "GUEST", "SHORT", "Pool", "Thread", "blocked", "meanwhile", "until", "whole"]

@@ -16,18 +16,10 @@ from iocancel import EngineUnavailable, pool
 from iocancel.pool import Pool
 from iocancel.scope import local
 
+from ..support import open_fds
+
 BOUND = 60.0  # seconds until something is taken to hang
 GUEST = os.environ.get("IOCANCEL_GUEST") == "1"
-
-
-def open_fds() -> dict[str, str]:
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:  # the listing's own
-            continue
-    return found
 
 
 @pytest.fixture(params=["uring", "libaio"])

@@ -9,23 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from iocancel.libaio import kernel
-from iocancel.uring import limbo
-
-from ..support import leaving_nothing, need_uring, until
+from ..support import leaving_nothing, need_uring, settle, until
 from .helpers import VERBS, Blocking
-
-
-def all_free() -> bool:
-    """Whether the system has given back what was closed."""
-    kernel.sweep()
-    return not (limbo.sweep() or kernel._abandoned)
-
-
-def settle() -> None:
-    """The system gives back what was closed somewhat later."""
-    gc.collect()
-    until(all_free, "all is given back")
 
 
 @pytest.fixture(scope="session", autouse=True)

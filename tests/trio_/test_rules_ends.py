@@ -16,8 +16,7 @@ import iocancel.trio as ours
 from iocancel import OperationCancelled
 from iocancel.trio.hub import Hub, current
 
-from ..support import open_fds
-from .conftest import settle
+from ..support import open_fds, settle
 from .helpers import SHORT, Blocking, in_flight, raised, run
 
 # A success that beats the cancel
