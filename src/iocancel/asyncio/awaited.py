@@ -14,8 +14,8 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from iocancel.operation import Kind, Operation
+from iocancel.operation.kinds import KINDS
 from iocancel.operation.operation import ASKED, CALLER, PREPARED, RELEASING
-from iocancel.operation.verbs import KINDS
 
 if TYPE_CHECKING:
     from iocancel.asyncio.hub import Hub

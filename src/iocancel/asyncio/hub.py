@@ -29,7 +29,8 @@ from typing import Any
 from iocancel.asyncio.awaited import Pause, Poll
 from iocancel.awaiting import hub as _hub
 from iocancel.operation import Operation
-from iocancel.operation.operation import RELEASING, tell
+from iocancel.operation.hooks import tell
+from iocancel.operation.operation import RELEASING
 
 _token = operator.attrgetter("_token")
 _running_loop = asyncio.get_running_loop

@@ -9,8 +9,8 @@ from iocancel.asyncio.hub import current
 from iocancel.awaiting import anyio, listeners, streams
 from iocancel.awaiting.multishot import Multishots
 from iocancel.operation import Operation
+from iocancel.operation.kinds import KINDS
 from iocancel.operation.rooms import Room
-from iocancel.operation.verbs import KINDS
 
 if TYPE_CHECKING:
     import asyncio

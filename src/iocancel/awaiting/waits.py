@@ -24,7 +24,7 @@ from iocancel.operation.values import number_of, whole
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-    from iocancel.operation.verbs import File, Path
+    from iocancel.operation.values import File, Path
 
 _IN, _OUT = select.POLLIN, select.POLLOUT
 _LONGEST = 1e9  # seconds, 31 years: what is longer is this long

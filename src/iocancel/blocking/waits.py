@@ -22,7 +22,7 @@ from iocancel.waiting import Waiting
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-    from iocancel.operation.verbs import File, Path
+    from iocancel.operation.values import File, Path
 
 
 def accept(sock: File, *, timeout: float | None = None) -> tuple[socket.socket, Any]:

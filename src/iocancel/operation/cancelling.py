@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from sys import audit
 from typing import Any
 
+from iocancel.operation.hooks import tell
 from iocancel.operation.ledger import by_age
 from iocancel.operation.looping import Looping
 from iocancel.operation.operation import (
@@ -27,7 +28,6 @@ from iocancel.operation.operation import (
     RELEASING,
     SENT,
     Operation,
-    tell,
 )
 
 BATCH = 1024

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from iocancel.operation.cancelling import Cancelling
 from iocancel.operation.core import CLOSED, CLOSING, FORKED, OPEN, expiry
+from iocancel.operation.hooks import tell
 from iocancel.operation.leading import LEADERS, Pending, Waiter
 from iocancel.operation.ledger import Ledger
 from iocancel.operation.model import Outcome
 from iocancel.operation.operation import CLOSING as BY_CLOSING
-from iocancel.operation.operation import ENDED, LEFT, PREPARED, RELEASING, FdOperation, Operation, tell
+from iocancel.operation.operation import ENDED, LEFT, PREPARED, RELEASING, FdOperation, Operation
 
 if TYPE_CHECKING:
     from iocancel.operation.carrier import Carrier

@@ -26,6 +26,7 @@ from weakref import WeakValueDictionary
 
 from iocancel import _lifetime
 from iocancel.operation.carrier import Batch, Carrier
+from iocancel.operation.hooks import run_hook
 from iocancel.operation.ledger import SLOTS, Ledger
 from iocancel.operation.model import ANSWER, MORE, NEXT, NOTIF, OTHER, Event, Reach
 from iocancel.operation.operation import (
@@ -39,7 +40,6 @@ from iocancel.operation.operation import (
     SENT,
     TOO_LATE,
     Operation,
-    run_hook,
 )
 
 T = TypeVar("T")

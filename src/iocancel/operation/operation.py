@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import sys
 import threading
 import warnings
 from collections.abc import Callable
 from sys import audit
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from iocancel import errors
+from iocancel.operation.hooks import report, run_hook
 from iocancel.operation.model import NEXT, Event, Outcome, Reach, State, Verdict, following
 from iocancel.operation.rooms import give_back
 
 if TYPE_CHECKING:
     from iocancel.operation.core import Core
+    from iocancel.operation.kinds import Kind
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -31,9 +32,6 @@ _VERDICTS = {SENT: Verdict.CANCELLED, NOT_FOUND: Verdict.NOT_FOUND, TOO_LATE: Ve
 NOBODY, CALLER, DEADLINE, CLOSING, LEFT = range(5)
 _ASKERS = {CALLER: "caller", DEADLINE: "deadline", CLOSING: "closing"}
 
-# What ends an operation that was cancelled. The kernel's own codes for "interrupted, to be restarted" leak
-# out of workers that a cancel has signalled: -512 (ERESTARTSYS) to -516 (ERESTART_RESTARTBLOCK).
-STOPPED = frozenset([-errno.ECANCELED, -errno.EINTR, -512, -513, -514, -516])
 # One claim at a time: two sockets made of one fd would close it twice. Signal handlers may claim, too.
 _claiming = threading.RLock()
 
@@ -45,19 +43,6 @@ def _in_child() -> None:
 
 os.register_at_fork(after_in_child=_in_child)
 _RESTARTS = frozenset([-512, -513, -514, -516])
-
-
-class Kind(NamedTuple):
-    """What is the same for all operations of a verb: `name`, `call`, results that are `fine` or `stopped`."""
-
-    name: str
-    """The verb's."""
-    call: str
-    """The system's name for it, for messages."""
-    fine: frozenset[int] = frozenset()
-    """Negative results that are its success (a timeout that has run out: -ETIME)."""
-    stopped: frozenset[int] = STOPPED
-    """Results that say "it did not happen", once a cancel was asked for."""
 
 
 class Released:
@@ -318,7 +303,7 @@ class Operation(Generic[T_co]):
             try:  # as in `tell`: on asyncio this is each cancel of a task
                 audit("iocancel.cancel", self._engine._carrier.name, (self,), _ASKERS[why])
             except Exception as error:  # noqa: BLE001 - see `tell`
-                _report(error, self, "an auditing hook")
+                report(error, self, "an auditing hook")
         return asked
 
     def _put(self, why: int) -> bool:
@@ -422,36 +407,3 @@ class FdOperation(Operation[T_co]):
         if not self._why:  # a cancelled one that came late was to be thrown away
             text = f"the fd of {self!r} was never taken (result()): closed"
             warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
-
-
-def run_hook(call: Callable[[Operation[Any]], object], op: Operation[Any]) -> None:
-    """Call back; what it raises is nobody's, but for what ends the program."""
-    try:
-        call(op)
-    except Exception as error:  # noqa: BLE001 - reported, as Python does where nobody can catch it
-        _report(error, call, "a callback of an operation")
-
-
-def tell(event: str, name: str, ops: tuple[Operation[Any], ...], *more: object) -> None:
-    """Raise an auditing event about what is done in any case; what a hook raises is reported.
-
-    Whoever calls this has done it already: so what a hook raises to end the program (KeyboardInterrupt) does
-    not undo it either.
-    """
-    try:
-        audit(event, name, ops, *more)
-    except Exception as error:  # noqa: BLE001 - a hook's refusal has no effect here
-        _report(error, event, "an auditing hook")
-
-
-def _report(error: BaseException, what: object, where: str) -> None:
-    hook: Any = sys.unraisablehook
-    hook(_Unraisable(error, what, where))
-
-
-class _Unraisable:
-    """What `sys.unraisablehook` takes (its own type can't be made from Python)."""
-
-    def __init__(self, error: BaseException, what: object, where: str) -> None:
-        self.exc_type, self.exc_value, self.exc_traceback = type(error), error, error.__traceback__
-        self.err_msg, self.object = f"Exception ignored in {where}", what

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 File = Any
 """A file's number, or an object with `fileno()`."""
+Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 _FOUR_GIB = 1 << 32
 _LARGE = 1 << 22  # bytes of room that are made at once, where a file may have less
 

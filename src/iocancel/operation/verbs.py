@@ -12,17 +12,29 @@ another number the operation fails with EBADF and nothing is submitted.
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from iocancel.operation.closing import Closing
+from iocancel.operation.kinds import (
+    FSYNC,
+    READ,
+    READV,
+    RECV,
+    RECVMSG,
+    SEND,
+    SEND_ZC,
+    SENDMSG,
+    SPLICE,
+    TEE,
+    WRITE,
+    WRITEV,
+)
 from iocancel.operation.model import Reach
 from iocancel.operation.multishot import Multishot
-from iocancel.operation.operation import STOPPED, FdOperation, Kind, Operation
-from iocancel.operation.values import File, accepted, file_of, no_fds, nothing, room, second_file, whole
+from iocancel.operation.operation import FdOperation, Operation
+from iocancel.operation.values import File, accepted, no_fds, nothing, room, second_file, whole
+from iocancel.operation.waits import Waits
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -30,34 +42,8 @@ if TYPE_CHECKING:
     from iocancel.operation.carrier import Carrier
     from iocancel.operation.stats import Stats
 
-Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
-_READ, _WRITE = Kind("read", "read"), Kind("write", "write")
-_RECV, _SEND, _SEND_ZC = Kind("recv", "recv"), Kind("send", "send"), Kind("send_zc", "send_zc")
-_POLL = Kind("poll", "poll")
-_READV, _WRITEV, _FSYNC = Kind("readv", "readv"), Kind("writev", "writev"), Kind("fsync", "fsync")
-_RECVMSG, _SENDMSG = Kind("recvmsg", "recvmsg"), Kind("sendmsg", "sendmsg")
-_ACCEPT, _CONNECT = Kind("accept", "accept"), Kind("connect", "connect")
-_TIMEOUT = Kind("timeout", "timeout", frozenset([-errno.ETIME]))
-_OPENAT, _CLOSE = Kind("openat", "openat"), Kind("close", "close")
-_SPLICE, _TEE = Kind("splice", "splice"), Kind("tee", "tee")
-_WAITID, _FUTEX_WAIT = Kind("waitid", "waitid"), Kind("futex_wait", "futex_wait")
-
-KINDS = {"accept": _ACCEPT, "recv": _RECV, "poll": _POLL, "read": _READ}
-"""Of the verbs that have a multishot form, and of reads."""
-
-VERBS = frozenset(
-    [
-        *("read", "write", "readv", "writev", "fsync", "splice", "tee", "openat", "close"),
-        *("recv", "send", "send_zc", "recvmsg", "sendmsg", "accept", "connect"),
-        *("poll", "timeout", "waitid", "futex_wait"),
-        *("accept_multishot", "recv_multishot", "poll_multishot"),
-    ]
-)
-"""The verbs that there are; an engine `supports` some or all of them."""
-
-
-class Verbs(Closing):
+class Verbs(Waits):
     """What can be asked of an engine.
 
     Args:
@@ -116,7 +102,7 @@ class Verbs(Closing):
             An operation; its value is the bytes that came (b"" at the end), or how many where a buffer was
             given.
         """
-        op: Operation[Any] = self._on(_READ, fd)
+        op: Operation[Any] = self._on(READ, fd)
         return self._start(op, room(op, into), offset, timeout=timeout)
 
     def write(
@@ -131,7 +117,7 @@ class Verbs(Closing):
         Returns:
             An operation; its value is how many bytes were written, possibly fewer than given.
         """
-        return self._start(self._on(_WRITE, fd), data, offset, timeout=timeout)
+        return self._start(self._on(WRITE, fd), data, offset, timeout=timeout)
 
     def readv(
         self,
@@ -142,7 +128,7 @@ class Verbs(Closing):
         timeout: float | None = None,
     ) -> Operation[int]:
         """Read into several buffers (readv(2), preadv(2)); otherwise as `read`. io_uring: Linux 5.1."""
-        return self._start(self._on(_READV, fd), list(buffers), offset, timeout=timeout)
+        return self._start(self._on(READV, fd), list(buffers), offset, timeout=timeout)
 
     def writev(
         self,
@@ -153,7 +139,7 @@ class Verbs(Closing):
         timeout: float | None = None,
     ) -> Operation[int]:
         """Write several buffers (writev(2), pwritev(2)); otherwise as `write`. io_uring: Linux 5.1."""
-        return self._start(self._on(_WRITEV, fd), list(buffers), offset, timeout=timeout)
+        return self._start(self._on(WRITEV, fd), list(buffers), offset, timeout=timeout)
 
     def fsync(self, fd: File, *, datasync: bool = False, timeout: float | None = None) -> Operation[None]:
         """Have a file's data and metadata reach the disk (fsync(2)). io_uring: Linux 5.1.
@@ -162,7 +148,7 @@ class Verbs(Closing):
             fd, timeout: as for `read`.
             datasync: only what is needed to read the data again (fdatasync(2)).
         """
-        op: Operation[None] = self._on(_FSYNC, fd)
+        op: Operation[None] = self._on(FSYNC, fd)
         op._value = nothing
         return self._start(op, datasync, timeout=timeout)
 
@@ -189,7 +175,7 @@ class Verbs(Closing):
         Returns:
             An operation; its value is how many bytes were moved.
         """
-        op: Operation[int] = self._on(_SPLICE, dst)
+        op: Operation[int] = self._on(SPLICE, dst)
         op._files = (second_file(op, src),)
         return self._start(op, src, count, offset_src, offset_dst, flags, timeout=timeout)
 
@@ -200,7 +186,7 @@ class Verbs(Closing):
 
         Args and value are as for `splice`.
         """
-        op: Operation[int] = self._on(_TEE, dst)
+        op: Operation[int] = self._on(TEE, dst)
         op._files = (second_file(op, src),)
         return self._start(op, src, count, flags, timeout=timeout)
 
@@ -221,7 +207,7 @@ class Verbs(Closing):
         Returns:
             An operation; its value is the bytes, or how many where a buffer was given.
         """
-        op: Operation[Any] = self._on(_RECV, sock)
+        op: Operation[Any] = self._on(RECV, sock)
         return self._start(op, room(op, into), flags, timeout=timeout)
 
     def send(
@@ -236,7 +222,7 @@ class Verbs(Closing):
         Returns:
             An operation; its value is how many bytes were sent, possibly fewer than given.
         """
-        return self._start(self._on(_SEND, sock), data, flags, timeout=timeout)
+        return self._start(self._on(SEND, sock), data, flags, timeout=timeout)
 
     def send_zc(
         self, sock: File, data: ReadableBuffer, flags: int = 0, *, timeout: float | None = None
@@ -246,7 +232,7 @@ class Verbs(Closing):
         Args and value are as for `send`. The operation is done at its result; `memory_released` tells when
         the buffer may be changed, which may be much later: when the peer has taken all.
         """
-        op: Operation[int] = self._on(_SEND_ZC, sock)
+        op: Operation[int] = self._on(SEND_ZC, sock)
         op._zero_copy = op._special = True
         return self._start(op, data, flags, timeout=timeout)
 
@@ -262,7 +248,7 @@ class Verbs(Closing):
         Returns:
             An operation; its value is what `socket.recvmsg` returns: (data, ancdata, msg_flags, address).
         """
-        op: FdOperation[Any] = self._on(_RECVMSG, sock, FdOperation)
+        op: FdOperation[Any] = self._on(RECVMSG, sock, FdOperation)
         op._dispose = no_fds  # its result is no fd; the carrier knows of those that came with it
         return self._start(
             op, whole(bufsize, "bufsize"), whole(ancbufsize, "ancbufsize"), flags, timeout=timeout
@@ -291,139 +277,8 @@ class Verbs(Closing):
         Returns:
             How many bytes were sent.
         """
-        op: Operation[int] = self._on(_SENDMSG, sock)
+        op: Operation[int] = self._on(SENDMSG, sock)
         return self._start(op, list(buffers), list(ancdata), flags, address, timeout=timeout)
-
-    def accept(self, sock: File, *, timeout: float | None = None) -> Operation[tuple[socket.socket, Any]]:
-        """Accept a connection (accept4(2) with SOCK_CLOEXEC). io_uring: Linux 5.5.
-
-        Args:
-            sock: a listening socket.
-            timeout: as for `read`.
-
-        Returns:
-            An operation; its value is (socket, address), as of `socket.accept`. A connection that came, and
-            that nobody asks for by `result()`, is closed when the operation is collected.
-        """
-        op: FdOperation[Any] = self._on(_ACCEPT, sock, FdOperation)
-        op._value = accepted
-        return self._start(op, timeout=timeout)
-
-    def connect(self, sock: File, address: Any, *, timeout: float | None = None) -> Operation[None]:
-        """Connect a socket (connect(2)). io_uring: Linux 5.5.
-
-        Args:
-            sock, timeout: as for `recv`.
-            address: in Python's form (a numeric host; beside a socket object), or the bytes of a sockaddr.
-        """
-        op: Operation[None] = self._on(_CONNECT, sock)
-        op._value = nothing
-        return self._start(op, address, timeout=timeout)
-
-    # Readiness, time, processes
-
-    def poll(self, fd: File, mask: int, *, timeout: float | None = None) -> Operation[int]:
-        """Wait until a file is ready (poll(2)). io_uring: Linux 5.1.
-
-        Args:
-            fd, timeout: as for `read`.
-            mask: `select.POLLIN`, POLLOUT ...; POLLERR and POLLHUP are always reported.
-
-        Returns:
-            An operation; its value is the mask of what is ready.
-        """
-        return self._start(self._on(_POLL, fd), whole(mask, "mask"), timeout=timeout)
-
-    def timeout(self, seconds: float) -> Operation[None]:
-        """Let time pass (io_uring_prep_timeout(3)). io_uring: Linux 5.4.
-
-        Args:
-            seconds: how long, from its submission on.
-        """
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-            raise TypeError(f"seconds takes a float or int, not {type(seconds).__name__}")
-        if not 0 <= seconds < 1 << 63:  # the kernel's own limit; an int of any size is compared as it is
-            raise ValueError(f"seconds takes 0 to 2**63 - 1, not {seconds}")
-        op: Operation[None] = Operation(self, _TIMEOUT)
-        op._value = nothing
-        return self._start(op, seconds)
-
-    def waitid(
-        self,
-        idtype: int,
-        id: int,  # noqa: A002
-        options: int = os.WEXITED,
-        *,
-        timeout: float | None = None,
-    ) -> Operation[Any]:
-        """Wait for a child to change its state (waitid(2)). io_uring: Linux 6.7.
-
-        Args:
-            idtype: `os.P_PID`, P_PGID, P_ALL or P_PIDFD.
-            id: the process, group or pidfd.
-            options: `os.WEXITED`, WSTOPPED, WCONTINUED, WNOWAIT.
-            timeout: as for `read`.
-
-        Returns:
-            An operation; its value is (pid, uid, signo, status, code), in the order of `os.waitid`'s.
-        """
-        return self._start(Operation(self, _WAITID), idtype, id, options, timeout=timeout)
-
-    def futex_wait(
-        self, futex: WriteableBuffer, val: int, *, timeout: float | None = None
-    ) -> Operation[None]:
-        """Wait until a futex is woken (io_uring_prep_futex_wait(3)). Linux 6.7, only io_uring.
-
-        Args:
-            futex: 4 bytes, aligned.
-            val: the value that it has to have for the wait to begin; with another one it fails with EAGAIN.
-            timeout: as for `read`.
-        """
-        op: Operation[None] = Operation(self, _FUTEX_WAIT)
-        op._value = nothing
-        return self._start(op, futex, val, timeout=timeout)
-
-    # Files
-
-    def openat(
-        self,
-        path: Path,
-        flags: int = os.O_RDONLY,
-        mode: int = 0o777,
-        *,
-        dir_fd: File | None = None,
-        timeout: float | None = None,
-    ) -> Operation[int]:
-        """Open a file (openat(2)), with O_CLOEXEC. io_uring: Linux 5.6.
-
-        Without O_NONBLOCK it goes to a worker thread at once: only there does the opening of a FIFO wait for
-        the other end, as open(2) does; and there it can be cancelled.
-
-        Args:
-            path, flags, mode: as for `os.open`.
-            dir_fd: a directory that a relative path starts from.
-            timeout: as for `read`.
-
-        Returns:
-            An operation; its value is the fd. One that nobody asks for by `result()` is closed when the
-            operation is collected.
-        """
-        op: FdOperation[int] = FdOperation(self, _OPENAT)
-        if dir_fd is not None:
-            second_file(op, dir_fd)
-        return self._start(op, path, flags | os.O_CLOEXEC, mode, dir_fd, timeout=timeout)
-
-    def close_later(self, fd: int) -> Operation[None]:
-        """Close a file when its turn comes (io_uring_prep_close(3)). Linux 5.6, only io_uring.
-
-        It cancels nothing that is pending on the file: `close_fd` does.
-
-        Args:
-            fd: the file's number.
-        """
-        op: Operation[None] = self._on(_CLOSE, fd)
-        op._value = nothing
-        return self._start(op)
 
     # Multishot
 
@@ -471,16 +326,5 @@ class Verbs(Closing):
         """
         return Multishot(self, "poll", fd, (whole(mask, "mask"),))
 
-    # Helpers
 
-    def _on(self, kind: Kind, fd: File, make: Callable[..., Any] = Operation) -> Any:
-        """An operation on a file."""
-        if fd.__class__ is int:
-            return make(self, kind, fd)
-        number, file = file_of(fd)
-        op = make(self, kind, number)
-        op._file = file
-        return op
-
-
-__all__ = ["STOPPED", "VERBS", "File", "Verbs", "accepted", "whole"]
+__all__ = ["File", "Verbs", "accepted", "whole"]

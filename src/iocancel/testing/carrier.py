@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from iocancel import errors
 from iocancel.operation import ANSWER, MORE, NOTIF, VERBS, Operation, Reach, Record
-from iocancel.operation.verbs import KINDS
+from iocancel.operation.kinds import KINDS
 from iocancel.testing.clock import current_clock
 from iocancel.testing.faults import Deadlock, ScriptError, alone
 

@@ -12,8 +12,8 @@ from typing import Any
 from iocancel._native import lib
 from iocancel.engines.uring.entries import Loose, made
 from iocancel.operation import Operation
+from iocancel.operation.kinds import KINDS
 from iocancel.operation.values import peer
-from iocancel.operation.verbs import KINDS
 from iocancel.uring import Cqe, Ring
 
 NAMES = frozenset(["accept_multishot", "recv_multishot", "poll_multishot"])
