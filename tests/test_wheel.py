@@ -151,6 +151,20 @@ def test_a_library_that_cannot_be_read(tmp_path: Path) -> None:
     assert done.stderr == f"build_deps: liburing-2.15: {tmp_path}/none cannot be read\n"
 
 
+def without_uring(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run this Python where io_uring is forbidden."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools/wheel/no_uring.py"), sys.executable, *command],
+        cwd=ROOT,
+        env={**not_measured(), **variables} if variables else None,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    need("no seccomp filter" not in done.stderr, "this kernel has no seccomp filters")
+    return done
+
+
 def test_io_uring_is_forbidden_as_docker_does_it() -> None:
     code = (
         "import errno, iocancel\n"
@@ -158,45 +172,23 @@ def test_io_uring_is_forbidden_as_docker_does_it() -> None:
         "except iocancel.EngineUnavailable as error: print(errno.errorcode[error.errno], error.reason)\n"
         "else: print('io_uring works')"
     )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools/wheel/no_uring.py"), *command],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    need("no seccomp filter" not in done.stderr, "this kernel has no seccomp filters")
+    done = without_uring("-c", code)
     assert done.stderr == ""
     assert done.stdout.startswith("EPERM io_uring is forbidden here")
 
 
+# Of a test that says nothing of what decides whether it may be skipped.
+ITS_TEST = ("-m", "pytest", "-q", "tests/test_examples.py::test_blocking_calls_that_end[fifo_deadline-uring]")
+
+
 def test_an_engine_that_is_required_is_not_skipped() -> None:
-    """By whichever test: this one says nothing of IOCANCEL_REQUIRE."""
-    test = "tests/test_examples.py::test_blocking_calls_that_end[fifo_deadline-uring]"
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools/wheel/no_uring.py"), sys.executable, "-m", "pytest", "-q", test],
-        cwd=ROOT,
-        env={**not_measured(), "IOCANCEL_REQUIRE": "uring"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    need("no seccomp filter" not in done.stderr, "this kernel has no seccomp filters")
+    done = without_uring(*ITS_TEST, IOCANCEL_REQUIRE="uring")
     assert "(and IOCANCEL_REQUIRE names it)" in done.stdout
     assert "1 failed" in done.stdout
 
 
 def test_a_skip_without_an_excuse_is_a_failure() -> None:
-    test = "tests/test_examples.py::test_blocking_calls_that_end[fifo_deadline-uring]"
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools/wheel/no_uring.py"), sys.executable, "-m", "pytest", "-q", test],
-        cwd=ROOT,
-        env={**not_measured(), "IOCANCEL_REQUIRE": "", "IOCANCEL_NO_SKIPS": "bare"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    need("no seccomp filter" not in done.stderr, "this kernel has no seccomp filters")
+    done = without_uring(*ITS_TEST, IOCANCEL_REQUIRE="", IOCANCEL_NO_SKIPS="bare")
     assert "(and with IOCANCEL_NO_SKIPS there is no excuse for that: tests/skips.py)" in done.stdout
     assert "1 failed" in done.stdout
 

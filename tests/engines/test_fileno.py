@@ -221,6 +221,19 @@ def test_a_muted_cancel(engine: Any, loop: Loop, pipe: tuple[int, int]) -> None:
     loop.rest()
 
 
+def ends_cancelled(engine: Any, loop: Loop, op: Any, thread: threading.Thread, write_end: int) -> None:
+    """The loop learns of a cancel that a thread asks for, and of the ending of what it is about."""
+    deadline = time.monotonic() + BOUND
+    while op.verdict is None and not op.done():
+        assert time.monotonic() < deadline, "the cancel was not noticed"
+        loop.once(max(0.0, deadline - time.monotonic()))
+    thread.join()
+    end_read(engine, op, write_end)
+    loop.run(op)
+    check_cancelled(engine, op)
+    loop.rest()
+
+
 def test_a_cancel_by_another_thread(engine: Any, loop: Loop, pipe: tuple[int, int]) -> None:
     for _ in range(3):
         op = engine.read(pipe[0], 10)
@@ -228,15 +241,7 @@ def test_a_cancel_by_another_thread(engine: Any, loop: Loop, pipe: tuple[int, in
         loop.rest()
         thread = threading.Thread(target=op.cancel)
         thread.start()
-        deadline = time.monotonic() + BOUND
-        while op.verdict is None and not op.done():
-            assert time.monotonic() < deadline, "the cancel was not noticed"
-            loop.once(max(0.0, deadline - time.monotonic()))
-        thread.join()
-        end_read(engine, op, pipe[1])
-        loop.run(op)
-        check_cancelled(engine, op)
-        loop.rest()
+        ends_cancelled(engine, loop, op, thread, pipe[1])
 
 
 def test_a_cancel_in_a_signals_handler(
@@ -254,15 +259,7 @@ def test_a_cancel_in_a_signals_handler(
 
     thread = threading.Thread(target=send)
     thread.start()
-    deadline = time.monotonic() + BOUND
-    while op.verdict is None and not op.done():
-        assert time.monotonic() < deadline, "the cancel was not noticed"
-        loop.once(max(0.0, deadline - time.monotonic()))
-    thread.join()
-    end_read(engine, op, pipe[1])
-    loop.run(op)
-    check_cancelled(engine, op)
-    loop.rest()
+    ends_cancelled(engine, loop, op, thread, pipe[1])
 
 
 def until_asleep(ident: int) -> None:

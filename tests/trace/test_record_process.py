@@ -150,30 +150,27 @@ with iocancel.open_engine("uring") as engine:
 """
 
 
-def test_by_the_environment(tmp_path: Path) -> None:
+def program(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """One that knows nothing of the record that it makes."""
     real("uring").close()
-    path = tmp_path / "record"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM],
+    return subprocess.run(
+        [sys.executable, *options, "-c", PROGRAM],
         env={**os.environ, "IOCANCEL_RECORD": str(path)},
         capture_output=True,
         text=True,
         timeout=BOUND,
         check=True,
     )
+
+
+def test_by_the_environment(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    done = program(path, "-W", "error")
     keys = [json.loads(line)["key"] for line in path.read_text().splitlines()]
     assert keys.count(int(done.stdout)) == 1
 
 
 def test_a_wrong_path_in_the_environment_is_a_warning(tmp_path: Path) -> None:
-    real("uring").close()
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env={**os.environ, "IOCANCEL_RECORD": str(tmp_path / "no" / "such")},
-        capture_output=True,
-        text=True,
-        timeout=BOUND,
-        check=True,
-    )
+    done = program(tmp_path / "no" / "such")
     assert "RuntimeWarning: IOCANCEL_RECORD: no record is made: [Errno 2]" in done.stderr
     assert done.stdout.strip().isdigit()
