@@ -21,6 +21,7 @@ import pytest
 import iocancel
 from iocancel import EngineUnavailable, _lifetime
 from iocancel.libaio import kernel
+from iocancel.operation import VERBS
 from iocancel.uring import limbo
 
 _WANTING = {
@@ -49,12 +50,35 @@ def lacks_uring() -> str:
     return ""
 
 
-def need_uring() -> None:
-    """Skip the test where io_uring can't be had; where IOCANCEL_REQUIRE names it that is a failure."""
-    if reason := lacks_uring():
-        if "uring" in required():
+@functools.cache
+def lacks_engine(name: str) -> str:
+    """Why an engine can't be had here; empty where it can. It finds out what is found out once a process."""
+    try:
+        with iocancel.open_engine(name) as engine:
+            for verb in VERBS:
+                engine.supports(verb)
+    except EngineUnavailable as error:
+        return f"no {name} here: {error}"
+    return ""
+
+
+def need_engine(name: str, lacking: str | None = None) -> None:
+    """Skip the test where an engine can't be had; where IOCANCEL_REQUIRE names it that is a failure.
+
+    Args:
+        name: the engine's.
+        lacking: why it can't be, empty where it can; None finds out.
+    """
+    reason = lacks_engine(name) if lacking is None else lacking
+    if reason:
+        if name in required():
             pytest.fail(f"{reason} (and IOCANCEL_REQUIRE names it)")
         pytest.skip(reason)
+
+
+def need_uring() -> None:
+    """Skip the test where io_uring can't be had."""
+    need_engine("uring", lacks_uring())
 
 
 @functools.cache

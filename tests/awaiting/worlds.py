@@ -20,7 +20,6 @@ import asyncio
 import contextlib
 import functools
 import importlib
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
@@ -32,14 +31,11 @@ import uvloop
 
 import iocancel.asyncio
 import iocancel.trio
-from iocancel import EngineUnavailable, open_engine
-from iocancel.operation import VERBS
+from iocancel import open_engine
 from iocancel.operation.operation import IN_FLIGHT
 
-from ..support import BOUND, leaving_nothing, settle, until
+from ..support import BOUND, lacks_engine, leaving_nothing, need_engine, settle, until
 
-REQUIRED = frozenset(filter(None, os.environ.get("IOCANCEL_REQUIRE", "").split(",")))
-"""The engines that have to be there: lacking one of these is a failure, not a skip."""
 NAMES = ("asyncio", "asyncio-debug", "uvloop", "trio")
 ENGINES = ("uring", "libaio")
 Body = Callable[..., Awaitable[Any]]
@@ -326,15 +322,10 @@ def world_of(name: str, engine: str) -> World:
 @functools.cache
 def lacking(engine: str) -> str:
     """Why an engine can't be had here, or not in a loop; empty where it can."""
-    try:
-        with open_engine(engine) as opened:
-            for verb in VERBS:  # what is found out once in a process is found out by this
-                opened.supports(verb)
-            if not hasattr(opened, "fileno"):
-                return f"{engine} has no file that a loop could watch"
-    except EngineUnavailable as error:
-        return f"no {engine} here: {error}"
-    return ""
+    if reason := lacks_engine(engine):
+        return reason
+    with open_engine(engine) as opened:
+        return "" if hasattr(opened, "fileno") else f"{engine} has no file that a loop could watch"
 
 
 @functools.cache
@@ -352,11 +343,7 @@ def warm() -> None:
 @contextlib.contextmanager
 def in_world(name: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A world of an engine; at the end it has left no fd, no thread and no memory behind."""
-    reason = lacking(engine)
-    if reason:
-        if engine in REQUIRED:
-            pytest.fail(f"{reason} (and IOCANCEL_REQUIRE names it)")
-        pytest.skip(reason)
+    need_engine(engine, lacking(engine))
     monkeypatch.setenv("IOCANCEL_ENGINE", engine)
     warm()
     with leaving_nothing(settle):

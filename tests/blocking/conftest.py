@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,27 +9,11 @@ from typing import Any
 
 import pytest
 
-from iocancel import EngineUnavailable, _lifetime, open_engine, pool
-from iocancel.operation import VERBS
+from iocancel import _lifetime, pool
 from iocancel.pool import Pool
 
-from ..support import open_fds, settle
+from ..support import lacks_engine, need_engine, open_fds, settle
 from .helpers import ENGINES, GUEST, warm, whole
-
-REQUIRED = frozenset(filter(None, os.environ.get("IOCANCEL_REQUIRE", "").split(",")))
-
-
-@functools.cache
-def unavailable(name: str) -> str:
-    """Why an engine can't be had here; empty where it can. It probes what is probed once a process."""
-    try:
-        with open_engine(name) as engine:
-            for verb in VERBS:
-                engine.supports(verb)
-    except EngineUnavailable as error:
-        return f"no {name} here: {error}"
-    return ""
-
 
 # Of test_verbs*.py, what an emulated machine (14 times slower) runs: where kernels may differ.
 IN_GUESTS = frozenset(
@@ -98,7 +80,7 @@ def closed_at_the_end() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    made = [pool_of(each) for each in ENGINES if not unavailable(each)]
+    made = [pool_of(each) for each in ENGINES if not lacks_engine(each)]
     pool.current.close()  # of an earlier test that used the process's own
     pool.current = Pool()
     fds, threads, kept = open_fds(), set(threading.enumerate()), _lifetime.kept()
@@ -129,11 +111,7 @@ class of_engine:
         self._name = name
 
     def __enter__(self) -> Pool:
-        reason = unavailable(self._name)
-        if reason:
-            if self._name in REQUIRED:
-                pytest.fail(f"{reason} (and IOCANCEL_REQUIRE names it)")
-            pytest.skip(reason)
+        need_engine(self._name)
         self._before = pool.current
         made = pool.current = pool_of(self._name)
         return made

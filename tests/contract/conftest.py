@@ -7,7 +7,6 @@ failure for those that it names.
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,49 +15,28 @@ from typing import Any
 
 import pytest
 
-from iocancel import EngineUnavailable, open_engine
+from iocancel import open_engine
 from iocancel.engines.posix_aio import lines
 from iocancel.libaio import kernel
-from iocancel.operation import VERBS
 from iocancel.posix_aio import notify
 from iocancel.uring import limbo
 
-from ..support import BOUND, leaving_nothing, python, until
-from .helpers import NAMES, REQUIRED
-
-
-@functools.cache
-def lacking(name: str) -> str:
-    """Why an engine can't be had here; empty where it can. What is found out once is found out by this."""
-    try:
-        with open_engine(name) as engine:
-            for verb in VERBS:
-                engine.supports(verb)
-    except EngineUnavailable as error:
-        return f"no {name} here: {error}"
-    return ""
+from ..support import BOUND, lacks_engine, leaving_nothing, need_engine, python, until
+from .helpers import NAMES
 
 
 @pytest.fixture(params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
     """An engine's name."""
     wanted = str(request.param)
-    reason = lacking(wanted)
-    if reason:
-        if wanted in REQUIRED:
-            pytest.fail(f"{reason} (and IOCANCEL_REQUIRE names it)")
-        pytest.skip(reason)
+    need_engine(wanted)
     return wanted
 
 
 @pytest.fixture
 def uring() -> str:
     """The name of the engine on io_uring, for what only it can be asked."""
-    reason = lacking("uring")
-    if reason:
-        if "uring" in REQUIRED:
-            pytest.fail(f"{reason} (and IOCANCEL_REQUIRE names it)")
-        pytest.skip(reason)
+    need_engine("uring")
     return "uring"
 
 
@@ -72,7 +50,7 @@ def settle() -> None:
 def nothing_left_behind() -> Iterator[None]:
     # What is probed once a process is probed before the fds are counted.
     for each in NAMES:
-        lacking(each)
+        lacks_engine(each)
     with leaving_nothing(settle):
         yield
 

@@ -13,9 +13,9 @@ import pytest
 from iocancel import _lifetime
 
 from ...blocking.cases import CASES
-from ...support import GUEST, open_fds
-from ..conftest import lacking, settle
-from ..helpers import NAMES, REQUIRED
+from ...support import GUEST, lacks_engine, need_engine, open_fds
+from ..conftest import settle
+from ..helpers import NAMES
 from .loops import World, world_of
 
 # In an emulated machine, 14 times slower: what may differ from kernel to kernel.
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def module_leaves_nothing() -> Iterator[None]:
     """The kernel takes 25 to 57 ms to give a closed ring back: that is waited for once a module."""
     for each in NAMES:
-        lacking(each)
+        lacks_engine(each)
     with contextlib.suppress(ImportError):
         import uvloop
 
@@ -78,11 +78,7 @@ def nothing_left_behind() -> Iterator[None]:
 
 def chosen(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have loops take this engine."""
-    reason = lacking(engine)
-    if reason:
-        if engine in REQUIRED:
-            pytest.fail(f"{reason} (and IOCANCEL_REQUIRE names it)")
-        pytest.skip(reason)
+    need_engine(engine)
     monkeypatch.setenv("IOCANCEL_ENGINE", engine)
 
 
