@@ -35,33 +35,28 @@ def set_up(engine: str, name: str, folder: Path) -> Iterator[Any]:
         yield case
 
 
-@pytest.fixture(params=ROWS, ids="-".join)
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    """A call of a verb on an engine."""
-    engine, name = request.param
-    with set_up(engine, name, tmp_path) as found:
-        yield found
+def calls(rows: list[tuple[str, str]]) -> Any:
+    """A fixture: a call of a verb on an engine, for each of these rows."""
+
+    @pytest.fixture(params=rows, ids="-".join)
+    def found(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+        engine, name = request.param
+        with set_up(engine, name, tmp_path) as made:
+            yield made
+
+    return found
 
 
-@pytest.fixture(params=FILES, ids="-".join)
-def filed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    """The same, of those that wait for a file."""
-    engine, name = request.param
-    with set_up(engine, name, tmp_path) as found:
-        yield found
-
-
-@pytest.fixture(params=[row for row in ROWS if CASES[row[1]].stays], ids="-".join)
-def staying(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    """The same, of those where what comes stays until a call takes it."""
-    engine, name = request.param
-    with set_up(engine, name, tmp_path) as found:
-        yield found
+case = calls(ROWS)
+filed = calls(FILES)
+"""Of those that wait for a file."""
+staying = calls([row for row in ROWS if CASES[row[1]].stays])
+"""Of those where what comes stays until a call takes it."""
 
 
 @pytest.fixture(params=NONBLOCKING, ids="-".join)
 def nonblocking(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    """The same, of those that O_NONBLOCK means something to."""
+    """A call of a verb on an engine, of those that O_NONBLOCK means something to."""
     engine, name = request.param
     with set_up(engine, name, tmp_path) as found:
         os.set_blocking(found.fd, False)
