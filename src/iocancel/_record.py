@@ -52,8 +52,7 @@ def join(namespace: dict[str, Any], **names: str) -> None:
         for name, kind in names.items():
             point = Point(namespace, name, namespace[name], getattr(Recorder, kind))
             _points.append(point)
-            if _recorder is not None:
-                namespace[name] = point.wrap(_recorder, point.call)
+            namespace[name] = point.call if _recorder is None else point.wrap(_recorder, point.call)
 
 
 def record_to(path: str | bytes | os.PathLike[str] | None) -> None:
@@ -142,7 +141,9 @@ class Recorder:
             text.append(f"{head}, {rest[1:]}\n")
         left = memoryview("".join(text).encode())
         try:
-            while left:
+            while True:
+                if not left:
+                    break
                 left = left[os.write(self._fd, left) :]
         except OSError as error:
             self._full = True

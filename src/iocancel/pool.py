@@ -150,7 +150,9 @@ class Pool:
         try:
             self._waiting.append(waiter)
             patience.waiter = waiter
-            while not self._move(self._free, into) and not self._recover(into):
+            while True:
+                if self._move(self._free, into) or self._recover(into):
+                    break
                 left = patience.left()  # in each round: opening one may last longer than _LOOK
                 if time.monotonic() >= tried + _LOOK:
                     try:

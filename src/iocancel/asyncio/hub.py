@@ -247,10 +247,10 @@ class Hub(_hub.Hub):
         self.turning = True  # nobody is to call for one meanwhile
         pausing = False
         try:
-            for _ in range(_ROUNDS):
-                self._once()
-                if self.closed or not (engine._staged or self.cancelled or engine._asked):
+            for rounds in range(_ROUNDS):
+                if rounds and (self.closed or not (engine._staged or self.cancelled or engine._asked)):
                     break
+                self._once()
         except OSError:
             pausing = True  # the alarm was set: at once it would fail again, and the loop spin
             raise

@@ -139,7 +139,9 @@ class Hub(ABC):
         """Have those go on whose operation has ended."""
         waking = self.waking
         try:
-            while waking:
+            while True:
+                if not waking:
+                    break
                 waking[0].wake()  # it can be run again
                 waking.popleft()
         finally:

@@ -215,7 +215,9 @@ class Stream(Closable, anyio.Bytes):
         parts = [self._kept]
         have = len(self._kept)
         try:
-            while have < many:
+            while True:
+                if have >= many:
+                    break
                 if self._at_end:
                     raise EOFError(f"{type(self).__name__}: it ended after {have} of {many} bytes")
                 self._kept = b""
@@ -336,7 +338,9 @@ class Stream(Closable, anyio.Bytes):
                 if first != NOT_READY:
                     self._raise(first, "send" if self._out_is_socket else "write")
             with memoryview(data) as whole, whole.cast("B") as view:
-                while sent < len(view):
+                while True:
+                    if sent >= len(view):
+                        break
                     self._go_on("sending")
                     sent += await self._send_part(hub, view[sent:])
         except BaseException as error:

@@ -171,10 +171,12 @@ async def all_of(call: Callable[[File, Any], Awaitable[int]], fd: File, data: Re
     sent = 0
     with memoryview(data) as whole_of, whole_of.cast("B") as view:
         try:
+            done = False
             while True:
-                sent += await call(fd, view[sent:] if sent else view)
-                if sent >= len(view):
+                if done:
                     return
+                sent += await call(fd, view[sent:] if sent else view)
+                done = sent >= len(view)
         except BaseException as error:
             late = getattr(error, "operation", None)
             error.sent = sent + (max(0, late._res) if late is not None else 0)  # type: ignore[attr-defined]

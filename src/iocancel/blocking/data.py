@@ -383,7 +383,9 @@ def _all_of(call: Any, fd: File, data: Any, timeout: float | None) -> None:
     view = memoryview(data).cast("B")
     sent = 0
     try:
-        while sent < len(view):
+        while True:
+            if sent >= len(view):
+                break
             left = None if until is None else max(0.0, until - time.monotonic())
             sent += call(fd, view[sent:], timeout=left)
     except BaseException as error:

@@ -134,8 +134,7 @@ class Closing(Cancelling):
             if not again:
                 tell("iocancel.close", self._carrier.name, tuple(self._ledger.newest_first()))
             for op in self._ledger.newest_first():
-                if not op._why:
-                    op._why = BY_CLOSING
+                op._why = op._why or BY_CLOSING
             self._drain(until)
         finally:
             # Also when Ctrl-C has ended the draining.

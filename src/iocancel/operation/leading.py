@@ -31,6 +31,14 @@ _SAFETY = 1.0
 _UNENDED = 5.0
 
 
+def _in_flight(op: Any) -> bool:
+    return bool(op._state == IN_FLIGHT)
+
+
+def _is_awaited(op: Any) -> bool:
+    return op._awaited is not None
+
+
 class Pending:
     """Operations that somebody waits for; those that are done are not looked at again."""
 
@@ -211,9 +219,9 @@ class Leading(Core):
             self._hand_over(ops, wait, timeout)
             self._settle()
             if self._again:  # those that have ended are the caller's alone
-                self._again = [op for op in self._again if op._state == IN_FLIGHT]
+                self._again = list(filter(_in_flight, self._again))
             if kept >= 0:  # nobody waits for the others: they are collected when their caller lets them go
-                self._ended[kept:] = [op for op in self._ended[kept:] if op._awaited is not None]
+                self._ended[kept:] = filter(_is_awaited, self._ended[kept:])
         except BaseException as error:
             # What is left of it waits for the next one, and nothing else tells an event loop. But who sees
             # the system refuse has to wait a while: with a file that is readable at once it would spin.
@@ -368,15 +376,17 @@ class Leading(Core):
             if self._lead is not mine:
                 return False
             timeout = None
-            if until is not None:
-                timeout = max(0.0, until - time.monotonic())
-            # The last leader may have settled them just before this one began.
-            while pending.first() is not None and self._may_lead(me):
-                self._turn(True, timeout)
+            turned = False
+            while True:
+                # The last leader may have settled them just before this one began.
+                if pending.first() is None or not self._may_lead(me):
+                    break
                 if until is not None:
-                    timeout = until - time.monotonic()
-                    if timeout <= 0:
+                    timeout = max(0.0, until - time.monotonic())
+                    if turned and not timeout:
                         break
+                turned = True
+                self._turn(True, timeout)
             return True
         finally:
             # First of all, with no call between: a signal's exception must not leave the lead with nobody.

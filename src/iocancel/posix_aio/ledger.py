@@ -176,13 +176,7 @@ def launch(pairs: Sequence[tuple[Startable, Request]], call: Callable[[], int]) 
     result = -1
     try:
         olds = [block._request for block, _ in pairs]  # read once: what is looked at here is replaced below
-        for old, (_, request) in zip(olds, pairs, strict=True):
-            launching, error = old.launching, old.error()  # in this order: what is launched has an error
-            if error == errno.EINPROGRESS or (launching and error == lib.IOC_AIO_NEVER):
-                raise RuntimeError(
-                    f"{request.what}: this control block is in progress ({old.what}): wait until aio_error() "
-                    "is not EINPROGRESS, or use another one"
-                )
+        _refuse_running(olds, pairs)
         for old, (block, request) in zip(olds, pairs, strict=True):
             request.launching = True
             if old.successor.setdefault(0, request) is not request:
@@ -201,6 +195,22 @@ def launch(pairs: Sequence[tuple[Startable, Request]], call: Callable[[], int]) 
                 if not request.running():
                     settle(request)
     return result
+
+
+def _wait_for_each(requests: Sequence[Request], deadline: int) -> None:
+    for request in requests:
+        if wait([request], "exit", deadline) is None:
+            break
+
+
+def _refuse_running(olds: Sequence[Request], pairs: Sequence[tuple[Any, Request]]) -> None:
+    for old, (_, request) in zip(olds, pairs, strict=True):
+        launching, error = old.launching, old.error()  # in this order: what is launched has an error
+        if error == errno.EINPROGRESS or (launching and error == lib.IOC_AIO_NEVER):
+            raise RuntimeError(
+                f"{request.what}: this control block is in progress ({old.what}): wait until aio_error() "
+                "is not EINPROGRESS, or use another one"
+            )
 
 
 def too_many(call: str, count: int) -> ValueError:
@@ -258,9 +268,7 @@ class _Owner:
                 lib.ioc_aio_mute(request.c)  # its handler may be gone by the time that it would be told
                 _cancel(request.fd, request.c)
             deadline = time.monotonic_ns() + int(EXIT_WAIT * 1e9)
-            for request in running:
-                if wait([request], "exit", deadline) is None:
-                    break
+            _wait_for_each(running, deadline)
         finally:
             left = [request for request in running if request.running()]
             for request in left:

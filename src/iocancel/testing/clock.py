@@ -38,6 +38,15 @@ def current_clock() -> Clock | None:
     return _clocks[-1] if _clocks else None
 
 
+def _that_ask_for_the_time() -> list[Any]:
+    modules: list[tuple[str, Any]] = list(sys.modules.items())
+    return [
+        module
+        for name, module in modules
+        if name.startswith("iocancel.operation.") and hasattr(module, "time")
+    ]
+
+
 @contextlib.contextmanager
 def stopped_clock() -> Iterator[Clock]:
     """Stop the time of `iocancel.operation` inside of a block: deadlines, pauses and bounds.
@@ -53,11 +62,9 @@ def stopped_clock() -> Iterator[Clock]:
     patched: list[tuple[Any, object]] = []
     _clocks.append(clock)
     try:
-        modules: list[tuple[str, Any]] = list(sys.modules.items())
-        for name, module in modules:
-            if name.startswith("iocancel.operation.") and hasattr(module, "time"):
-                patched.append((module, module.time))
-                module.time = clock
+        for module in _that_ask_for_the_time():
+            patched.append((module, module.time))
+            module.time = clock
         yield clock
     finally:
         for module, before in reversed(patched):

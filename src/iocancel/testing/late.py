@@ -65,8 +65,8 @@ class Held:
             How many records.
         """
         with self._changed:
-            go = [r for r in self._held if op is None or r[0] & ~ANSWER == op.token]
-            self._held = [r for r in self._held if r not in go]
+            go = list(filter(lambda r: op is None or r[0] & ~ANSWER == op.token, self._held))
+            self._held = list(filter(lambda r: r not in go, self._held))
             self._out += go
         self._real.wake()
         return len(go)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -160,12 +159,11 @@ class ScriptedEngine(Verbs):
         Raises:
             Deadlock: none did within `timeout` seconds.
         """
-        changed, until = self._carrier.changed, time.monotonic() + timeout
+        changed = self._carrier.changed
         with changed:
-            while not self._carrier.waiting:
-                left = until - time.monotonic()
-                if left <= 0 or not changed.wait(left):
-                    raise Deadlock(f"no thread has come to wait in {self!r}")
+            came = changed.wait_for(lambda: self._carrier.waiting, timeout)
+        if not came:
+            raise Deadlock(f"no thread has come to wait in {self!r}")
 
     # What has happened
 

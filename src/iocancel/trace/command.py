@@ -183,6 +183,11 @@ def main(options: argparse.Namespace, out: TextIO) -> int:
     return 2
 
 
+def _stop_behind(child: subprocess.Popen[bytes] | None, tracer: Tracer) -> None:
+    if child is not None and child.poll() is not None:
+        tracer.stop()
+
+
 def _run(tracer: Tracer, view: _View, options: argparse.Namespace) -> int:
     for name in tracer.missing_systems:
         print(f"iocancel trace: this kernel has no events of {name}: not shown", file=sys.stderr)
@@ -199,8 +204,7 @@ def _run(tracer: Tracer, view: _View, options: argparse.Namespace) -> int:
             view.add(tracer.read(_TURN), tracer)
             if tracer.over:
                 break
-            if child is not None and child.poll() is not None:
-                tracer.stop()
+            _stop_behind(child, tracer)
     finally:
         if child is not None and child.poll() is None:
             child.terminate()

@@ -128,6 +128,12 @@ class Instance:
 
     # From making it to removing it
 
+    def _known(self, root: Path) -> list[str]:
+        """Which of the events the kernel has; the others are `missing`."""
+        found = [event for event in self._events if (root / "events" / event / "format").is_file()]
+        self.missing = [event for event in self._events if event not in found]
+        return found
+
     def __enter__(self) -> Instance:
         """Make it, and begin."""
         if self._root is not None:
@@ -136,8 +142,7 @@ class Instance:
         self._pid = os.getpid()
         _there.add(self)
         try:
-            found = [event for event in self._events if (root / "events" / event / "format").is_file()]
-            self.missing = [event for event in self._events if event not in found]
+            found = self._known(root)
             if not found:
                 raise without(self._events)
             self._make(root)

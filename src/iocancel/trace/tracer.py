@@ -144,11 +144,7 @@ class Tracer:
             if "uring" in self._systems and self.without_keys is None:
                 self._begin_requests(self._joiner)
             self._handlers = handlers(self._joiner, self._instance.formats)
-            for fmt in self._instance.formats:
-                if fmt.name == "task_newtask":
-                    self._handlers[fmt.id] = self._made(fmt)
-                elif fmt.name == "task_rename":
-                    self._handlers[fmt.id] = self._renamed(fmt)
+            self._follow_tasks(self._instance)
             if self._pids is not None:  # those that were made before the first event
                 self._family |= {tid for pid in self._pids for tid in threads(pid)}
         except BaseException:
@@ -261,6 +257,13 @@ class Tracer:
         if last:
             joiner.finish()
             self._over = True
+
+    def _follow_tasks(self, instance: Instance) -> None:
+        for fmt in instance.formats:
+            if fmt.name == "task_newtask":
+                self._handlers[fmt.id] = self._made(fmt)
+            elif fmt.name == "task_rename":
+                self._handlers[fmt.id] = self._renamed(fmt)
 
     def _made(self, fmt: Format) -> Handler:
         fields = fmt.reader("common_pid", "pid", "comm", "clone_flags")

@@ -202,10 +202,9 @@ class Owned:
         waiter = Waiter()
         try:
             self._waiting.append(waiter)
-            while others := [use for use in self._inside() if use.thread != me]:
-                for use in others:
-                    if use.transfer is not None:
-                        use.transfer.stop()
+            while True:
+                if not self._stop_others(me):
+                    break
                 waiter.sleep(_LOOK)
         finally:
             while waiter in self._waiting:
@@ -214,6 +213,14 @@ class Owned:
             if use.transfer is not None:
                 use.transfer.stop()
         self.left()
+
+    def _stop_others(self, me: int) -> bool:
+        """Have the other threads' calls end; whether there are any."""
+        others = [use for use in self._inside() if use.thread != me]
+        for use in others:
+            if use.transfer is not None:
+                use.transfer.stop()
+        return bool(others)
 
     def _inside(self) -> list[Use]:
         return [use for side in self.sides if (use := side.holder()) is not None]

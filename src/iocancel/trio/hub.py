@@ -196,7 +196,9 @@ class Hub(_hub.Hub, trio.abc.Instrument):
         except trio.Cancelled:  # the main task has ended; other system tasks may be at their clean-up
             self._leaving = True
             with trio.CancelScope(shield=True):
-                while self._awaited():
+                while True:
+                    if not self._awaited():
+                        break
                     await self._watch_once()
             raise
         finally:
@@ -204,14 +206,19 @@ class Hub(_hub.Hub, trio.abc.Instrument):
             self.close()
             self.step()
 
+    def _turn_if_it_came(self) -> None:
+        if self._came is None or self._came():  # else `after_io_wait` has taken it
+            self._turn()
+
     async def _watch_once(self) -> None:
         scope = self._scope
         try:
             with scope:
-                while not self._leaving or self._awaited():
+                while True:
+                    if self._leaving and not self._awaited():
+                        break
                     await trio.lowlevel.wait_readable(self._fd)
-                    if self._came is None or self._came():  # else `after_io_wait` has taken it
-                        self._turn()
+                    self._turn_if_it_came()
         except trio.Cancelled:  # it is over before its alarm
             self._scope = trio.CancelScope(deadline=scope.deadline)
             raise

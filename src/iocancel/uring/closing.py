@@ -77,11 +77,7 @@ class Closing(RingCore):
             raise
         try:
             dropped, self._staged = self._staged, []
-            for entry in dropped:
-                # Perhaps in the ledger (a submit that was interrupted), but the kernel never saw it.
-                entry._ring, entry._pins, entry._gives_fd = None, (), False
-                if entry._entered:
-                    self._ledger.last(entry._user_data)
+            self._drop(dropped)
             self._drain(deadline)
         finally:
             # Also when Ctrl-C ends the draining: what has not ended goes behind the barrier.
@@ -111,6 +107,14 @@ class Closing(RingCore):
                 raise RuntimeError("close() inside a call that reaps this ring: let it return first")
             time.sleep(0.001)
         self._reaper = threading.get_ident()
+
+    def _drop(self, entries: list[Any]) -> None:
+        """Let go of what the kernel never saw."""
+        for entry in entries:
+            # Perhaps it is in the ledger: by a submit that was interrupted.
+            entry._ring, entry._pins, entry._gives_fd = None, (), False
+            if entry._entered:
+                self._ledger.last(entry._user_data)
 
     def _drain(self, deadline: float | None) -> None:
         out = self._out

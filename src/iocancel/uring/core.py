@@ -131,10 +131,12 @@ class RingCore:
                 res = self._enter(0, -1, out) if submit else self._enter_bare(0, -1)
                 if res < 0 and not out.n:
                     self._took(res, "io_uring_enter")
-            while out.n == out.max:  # there may be more than fits at once
-                self._stash()
-                if self._enter_bare(0, -1) < 0:
+            refused = False
+            while True:
+                if refused or out.n != out.max:
                     break
+                self._stash()  # there may be more than fits at once
+                refused = self._enter_bare(0, -1) < 0
             # Nothing is called between the taking and the return: a signal there would lose what was taken.
             return self._take(make)
         finally:

@@ -181,7 +181,9 @@ class Ring(Registered, Bulk, Closing):
             wanted, out = self._wanted(n) - self._pending(), self._settle_seen()
             res = self._enter(max(0, wanted - out.n), left_of(deadline), ffi.NULL)
             taken = 0 if res == -errno.EINTR else self._took(res, "io_uring_submit_and_wait")
-            while wanted > out.n + self._ask(lib.ioc_cq_ready):
+            while True:
+                if wanted <= out.n + self._ask(lib.ioc_cq_ready):
+                    break
                 left = left_of(deadline)
                 if not left:
                     break
@@ -189,8 +191,7 @@ class Ring(Registered, Bulk, Closing):
                 res = lib.ioc_enter(
                     self._handle, ffi.NULL, lib.IOC_NO_SUBMIT, wanted - out.n, left, ffi.NULL, ffi.NULL
                 )
-                if res != -errno.EINTR:
-                    self._took(res, "io_uring_enter")
+                self._took(0 if res == -errno.EINTR else res, "io_uring_enter")
             return taken
         finally:
             self._reaper = 0
