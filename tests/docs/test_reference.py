@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from iocancel import doctor
+from iocancel import doctor, libaio
 from iocancel.uring import flags as real
 from iocancel.uring.opcodes import SINCE, Opcode
 from tools.docs import flagpage, generate, kernels, manpages, reach, seen
@@ -208,8 +208,16 @@ def test_every_flag_is_in_the_tables() -> None:
     assert {flag.name: flag.since for flag in kernels.flags()["Opcode"]} == dict(SINCE)
 
 
+def test_every_flag_of_linux_aio_is_in_the_tables() -> None:
+    assert set(kernels.libaio_flags()) == set(flagpage.LIBAIO_TITLES)
+    for name, known in kernels.libaio_flags().items():
+        assert {flag.name for flag in known} == set(getattr(libaio, name).__members__), name
+
+
 def test_each_says_since_when() -> None:
-    assert [flag for known in kernels.flags().values() for flag in known if not flag.since] == []
+    every = [*kernels.flags().values(), *kernels.libaio_flags().values()]
+    assert [flag for known in every for flag in known if not flag.since] == []
+    assert {flag.name: flag.since for flag in kernels.libaio_flags()["Opcode"]}["PREADV"] == "2.6.19"
 
 
 @pytest.mark.parametrize("series", FIVE)
@@ -261,6 +269,7 @@ def test_the_matrix_says_what_the_data_say() -> None:
     assert "| MSG_WAITALL" not in lines
     [wrong] = [line for line in lines if line.startswith("| recv with MSG_WAITALL") and "**wrong**" in line]
     assert wrong.endswith("| **wrong** | partial | partial | partial | partial |")
+    assert "| IOSQE_CQE_SKIP_SUCCESS on a cancel | - | yes | yes | yes | yes |" in lines, "refused, so not there"
 
 
 def test_the_tests_know_every_kernel_that_is_booted() -> None:

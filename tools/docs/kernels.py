@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Asked", "Flag", "asked", "before", "effective", "flags", "load", "mark"]
+__all__ = ["Asked", "Flag", "asked", "before", "effective", "flags", "libaio_flags", "load", "mark"]
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "docs" / "data" / "doctor"
@@ -18,6 +18,7 @@ DATA = ROOT / "docs" / "data" / "doctor"
 IO_URING_OF = {"5.10": "5.15"}
 # Of the systems, the areas of a report in which something can be missing.
 ABSENT = ("this kernel lacks it", "this engine does not have it here")
+REFUSED = "refused: [Errno 22]"  # so does a kernel that does not know a flag
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def mark(row: dict[str, Any] | None) -> str:
         return "?"
     if row["works"]:
         return str(row.get("reach", "yes"))
-    return "-" if row.get("seen", ABSENT[0]) in ABSENT else "**wrong**"
+    seen = row.get("seen", ABSENT[0])
+    return "-" if seen in ABSENT or seen.startswith(REFUSED) else "**wrong**"
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,25 @@ class Flag:
 
 @cache
 def flags() -> dict[str, list[Flag]]:
-    """Return the flags of each type, with what their docstrings say: read from the source, which has them."""
+    """Return io_uring's flags of each type, with what their docstrings say."""
+    return written("uring/flags.py", "uring/opcodes.py")
+
+
+@cache
+def libaio_flags() -> dict[str, list[Flag]]:
+    """Return those of Linux AIO that a kernel brought, not poll(2)'s or the priorities'."""
+    return {
+        kind: known
+        for kind, known in written("libaio/flags.py").items()
+        if any(flag.since for flag in known)
+    }
+
+
+def written(*files: str) -> dict[str, list[Flag]]:
+    """Return the flags of each type of these files: read from the source, which has their docstrings."""
     found: dict[str, list[Flag]] = {}
-    for name in ("flags.py", "opcodes.py"):
-        tree = ast.parse((ROOT / "src" / "iocancel" / "uring" / name).read_text())
+    for name in files:
+        tree = ast.parse((ROOT / "src" / "iocancel" / name).read_text())
         for kind in tree.body:
             if isinstance(kind, ast.ClassDef):
                 members = list(of_class(kind))
@@ -117,7 +134,7 @@ def of_class(kind: ast.ClassDef) -> list[Flag]:
                 ast.Assign(targets=[ast.Name(name)], value=ast.Attribute(value=ast.Name("lib"), attr=c_name)),
                 ast.Expr(value=ast.Constant(str(text))),
             ):
-                since = re.findall(r"Linux (\d+\.\d+)", text)
+                since = re.findall(r"Linux (\d+(?:\.\d+)+)", text)
                 members.append(
                     Flag(kind.name, name, c_name, " ".join(text.split()), since[0] if since else "")
                 )
