@@ -81,6 +81,16 @@ def test_names_that_share_a_line_are_described_each() -> None:
     assert lines == [":param a: text", "    more", ":param b: text", "    more", ":param c: other"]
 
 
+def test_an_argument_is_no_reference() -> None:
+    def verb(name: str, *, data: bytes) -> None:
+        del name, data
+
+    lines = ["Whether `name` is there, ``data`` or `other`; :py:obj:`name`."]
+    told = docstrings.with_arguments_as_code(lines, docstrings.arguments(verb))
+    assert told == ["Whether ``name`` is there, ``data`` or `other`; :py:obj:`name`."]
+    assert docstrings.arguments(3) == set()
+
+
 # Names
 
 

@@ -2,11 +2,12 @@
 
 The differences that matter: a block of code is four more spaces, after a paragraph that need not end in "::";
 "Raises:" may have a sentence where there is no class to name; "a, b: ..." is about two arguments; a colon in
-an attribute's sentence is a colon.
+an attribute's sentence is a colon; and a function's own argument is code, though something else has its name.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -99,10 +100,28 @@ def with_each_named(lines: list[str]) -> list[str]:
     return out
 
 
+def with_arguments_as_code(lines: list[str], names: set[str]) -> list[str]:
+    """Return the lines, with the backquoted names of a function's arguments as code, which is no reference."""
+    return [
+        re.sub(r"(?<![`:\w])`(\w+)`(?!`)", lambda found: f"`{found[0]}`" if found[1] in names else found[0], line)
+        for line in lines
+    ]
+
+
+def arguments(obj: Any) -> set[str]:
+    """Return the names of a function's arguments."""
+    try:
+        return set(inspect.signature(obj).parameters)
+    except (TypeError, ValueError):  # none to be had, of what is written in C
+        return set()
+
+
 def before(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Rewrite a docstring in place, before napoleon does."""
-    del app, name, obj, options
+    del app, name, options
     lines[:] = with_code_marked(with_sections(lines))
+    if what in ("function", "method"):
+        lines[:] = with_arguments_as_code(lines, arguments(obj))
     if what in ("attribute", "data", "property"):
         # Else napoleon takes "Found: ..." for a type and its description.
         lines[:] = [line.replace(":", _COLON) for line in lines]
