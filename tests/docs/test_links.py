@@ -71,9 +71,14 @@ def test_code_in_docstrings_is_marked() -> None:
 def test_sentences_are_told_from_classes() -> None:
     lines = docstrings.with_sections(["Raises: as `read`."])
     assert lines == ["Raises:", "    as `read`."]
-    given = [":raises OSError: failed.", ":raises The loop's: late.", ":raises as x.:"]
+    given = [":raises OSError: failed.", ":raises The loop's: late,\n    as told.", ":raises as x.:"]
     told = docstrings.with_sentences_marked(given)
-    assert told == [":raises OSError: failed.", ":raises: The loop's: late.", ":raises: as x."]
+    assert told == [
+        ":raises OSError: failed.",
+        ":raises The loop's: late,",
+        "    as told.",
+        ":raises: as x.",
+    ]
 
 
 def test_names_that_share_a_line_are_described_each() -> None:
@@ -89,6 +94,33 @@ def test_an_argument_is_no_reference() -> None:
     told = docstrings.with_arguments_as_code(lines, docstrings.arguments(verb))
     assert told == ["Whether ``name`` is there, ``data`` or `other`; :py:obj:`name`."]
     assert docstrings.arguments(3) == set()
+
+
+VERBS = """\
+.. autofunction:: iocancel.asyncio.open
+.. autofunction:: iocancel.asyncio.write
+.. autofunction:: iocancel.trio.open
+.. autofunction:: iocancel.trio.write
+"""
+
+
+def test_verbs_of_a_world_have_all_their_arguments_and_sentences(tmp_path: Path) -> None:
+    """They are methods of one object for each world, of the same functions."""
+    need(importlib.util.find_spec("sphinx"), "no Sphinx here: ./dev docs brings it")
+    need(importlib.util.find_spec("trio"), "no trio here")
+    source, site = tmp_path / "source", tmp_path / "site"
+    source.mkdir()
+    extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "tools.docs.docstrings"]
+    settings = f"extensions = {extensions}\nautodoc_preserve_defaults = True\nadd_module_names = False\n"
+    (source / "conf.py").write_text(settings)
+    (source / "index.rst").write_text(f"Title\n=====\n\n{VERBS}")
+    line = [sys.executable, "-m", "sphinx", "-q", "-b", "text", str(source), str(site)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    told = " ".join((site / "index.txt").read_text().split())
+    assert told.count("open(path: Path, flags: int = os.O_RDONLY, mode: int = 0o777, *, dir_fd:") == 2, told
+    assert told.count("write(fd: File, data: ReadableBuffer, offset: int = -1, *, abandon_on_cancel:") == 2
+    assert told.count("on a disk's file it may have been, which its") == 2, "to the end of the sentence"
 
 
 # Names

@@ -71,13 +71,15 @@ def with_sections(lines: list[str]) -> list[str]:
 
 
 def with_sentences_marked(lines: list[str]) -> list[str]:
-    """Return the lines of a docstring in field lists, where what is raised may be a sentence."""
+    """Return the lines of a docstring in field lists, where what is raised may be a sentence.
+
+    "The loop's cancellation: ..." stays an item like a class; a sentence without a colon has none to be.
+    """
     out = []
-    for line in lines:
+    for line in "\n".join(lines).split("\n"):  # napoleon has made one string of what is raised
         found = _RAISES.match(line)
-        if found and not _CLASSES.fullmatch(found[1]):
-            rest = found[2].strip()
-            line = f":raises: {found[1]}{': ' + rest if rest else ''}"
+        if found and not _CLASSES.fullmatch(found[1]) and not found[2].strip():
+            line = f":raises: {found[1]}"
         out.append(line)
     return out
 
@@ -116,6 +118,19 @@ def arguments(obj: Any) -> set[str]:
         return set()
 
 
+def own_signature(app: Sphinx, obj: Any, bound_method: bool) -> None:
+    """Give the signature that Sphinx keeps with a bound method's function its first argument back.
+
+    Where defaults are kept as they are written it keeps what the caller of the bound method sees, and would
+    take that for the function's: one argument is missing then, and one more each time that it comes by.
+    """
+    del app
+    if not bound_method and inspect.ismethod(obj) and "__signature__" in vars(obj.__func__):
+        kept = obj.__func__.__signature__
+        first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+        obj.__func__.__signature__ = kept.replace(parameters=[first, *kept.parameters.values()])
+
+
 def before(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Rewrite a docstring in place, before napoleon does."""
     del app, name, options
@@ -135,6 +150,7 @@ def after(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx."""
+    app.connect("autodoc-before-process-signature", own_signature, priority=900)
     app.connect("autodoc-process-docstring", before, priority=100)
     app.connect("autodoc-process-docstring", after, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -147,6 +147,8 @@ def resolve(
     if node.get("refdomain") != "py":
         return None
     target = str(node["reftarget"]).removesuffix("()")
+    if " " in target:  # words, where a class could be: "The loop's cancellation"
+        return contnode
     if target in STANDS_FOR:
         target = STANDS_FOR[target]
         contnode = nodes.inline("", target.rpartition(".")[2])
