@@ -53,7 +53,8 @@ class Data(Base):
             into: how many bytes at most; or a writable buffer.
             offset: where in the file, in bytes; -1 is the file's own position, which then moves. A cancelled
                 read has not moved it.
-            abandon_on_cancel: see the module; not with a buffer of the caller's.
+            abandon_on_cancel: go on at a cancel at once, though the request may not have ended (`Verbs`); not
+                with a buffer of the caller's.
 
         Returns:
             The bytes that came (b"" at the end), or how many where a buffer was given.
@@ -127,7 +128,7 @@ class Data(Base):
         Args:
             fd, offset: as for `read`.
             data: a buffer, not to be changed meanwhile.
-            abandon_on_cancel: see the module; only with `bytes`, which nobody can change.
+            abandon_on_cancel: as for `read`; only with `bytes`, which nobody can change.
 
         Returns:
             How many bytes were written: as many as there was room for (see `write_all`).

@@ -68,7 +68,7 @@ class Verbs(Data, Waits):
 
         Args:
             op: an operation of `engine()`.
-            abandon_on_cancel: see the module; its memory has to be the engine's own.
+            abandon_on_cancel: as for `read`; its memory has to be the engine's own.
 
         Raises:
             As `Operation.result`.

@@ -212,7 +212,7 @@ class Waits(Base):
 
         Args:
             path, flags, mode, dir_fd: as for `os.open`.
-            abandon_on_cancel: see the module.
+            abandon_on_cancel: as for `read`; an fd that comes late is closed.
 
         Returns:
             The fd.

@@ -96,7 +96,7 @@ class Verbs(Waits):
             fd: the file.
             into: how many bytes at most; or a writable buffer, which can't be resized until the ending.
             offset: where in the file, in bytes; -1 is the file's own position, which then moves.
-            timeout: see the module.
+            timeout: seconds from the call until it is cancelled by itself; None for never.
 
         Returns:
             An operation; its value is the bytes that came (b"" at the end), or how many where a buffer was
@@ -200,8 +200,8 @@ class Verbs(Waits):
         Args:
             sock: the socket.
             into: how many bytes at most, or a writable buffer.
-            flags: `socket.MSG_PEEK`, MSG_WAITALL ... A cancelled MSG_WAITALL gives what had come by then (but
-                Linux 5.10 loses it: don't use it there).
+            flags: `socket.MSG_PEEK`, MSG_WAITALL ... A cancelled MSG_WAITALL gives what had come by then;
+                before Linux 6.0 that would be lost, and io_uring does not offer it.
             timeout: as for `read`.
 
         Returns:

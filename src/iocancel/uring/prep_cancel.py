@@ -53,7 +53,14 @@ def cancel_opcode(opcode: int | None, flags: int) -> tuple[int, int]:
 
 
 class PrepCancel(Entry):
-    """Requests that cancel requests of the same ring, in flight since before."""
+    """Requests that cancel requests of the same ring, in flight since before.
+
+    Completion: 0 where one match was found, and -ENOENT where there was none; with ALL or ANY their number,
+    0 where there was none. -EALREADY: it runs in a worker, and ends by itself. None of these says that the
+    target has ended, nor how: only its own completion does. (-ENOENT also stands for what a disk has in hand
+    or what waits behind IO_DRAIN or in a link; 0 with ALL or ANY also for one in a worker that was
+    interrupted; 1 for one futex_wait or waitid.)
+    """
 
     __slots__ = ()
 
@@ -74,7 +81,7 @@ class PrepCancel(Entry):
             TypeError: flags of another kind.
             FeatureUnavailable: OP or USERDATA where this kernel does not act on them as it should.
 
-        Completion: see the module's text. Linux 5.5; flags 5.19 and later.
+        Completion: as of all cancels. Linux 5.5; flags 5.19 and later.
         """
         self._live()
         user_data = self._ring._user_data_of(data)  # type: ignore[union-attr]
@@ -117,7 +124,7 @@ class PrepCancel(Entry):
             ValueError: ANY, which no entry takes beside FD.
             TypeError, FeatureUnavailable: as for `prep_cancel`.
 
-        Completion: see the module's text; -EBADF for a bad fd or an empty slot. Linux 5.19; FD_FIXED 6.0.
+        Completion: as of all cancels; -EBADF for a bad fd or an empty slot. Linux 5.19; FD_FIXED 6.0.
         """
         number = bits(CancelFlags, flags, "flags") | _FD
         if number & _ANY:
