@@ -7,6 +7,7 @@ import functools
 import itertools
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,22 @@ def test_counts_that_differ_from_run_to_run_are_left_out() -> None:
     kept = seen.reduced(report.as_dict(), [], "")
     assert kept["findings"]["io_uring"]["request"]["send"]["seen"] == "cancel 0, then N"
     assert seen.written(kept).count("\n") == 12, "a finding has a line"
+
+
+def test_what_the_how_to_shows_of_doctor_is_what_it_said() -> None:
+    page = (ROOT / "docs" / "howto" / "allowed.md").read_text()
+    [shown] = [block for block in page.split("```") if block.startswith("text\nio_uring: works")]
+    told = {name: row for (system, _, name), row in of("6.18").items() if system == "io_uring"}
+    lines = [re.split(r"  +", line) for line in shown.splitlines()]
+    rows = [line for line in lines if line[1:2] == ["yes"]]
+    assert len(rows) == 4
+    for name, _, *reach, saw in rows:
+        assert told[name]["seen"] == saw
+        assert reach == [told[name]["reach"]] if "reach" in told[name] else not reach
+    verbs = {verb: line[1] for line in lines if line[0] == "" and len(line) > 2 for verb in line[2].split()}
+    assert verbs == {
+        name.removeprefix("engine."): row["reach"] for name, row in told.items() if name.startswith("engine.")
+    }
 
 
 # Flags

@@ -2,7 +2,8 @@
 
 The differences that matter: a block of code is four more spaces, after a paragraph that need not end in "::";
 "Raises:" may have a sentence where there is no class to name; "a, b: ..." is about two arguments; a colon in
-an attribute's sentence is a colon; and a function's own argument is code, though something else has its name.
+an attribute's sentence is a colon; a function's own argument is code, though something else has its name; and a
+page of ours that is named by its file is a link to it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _RAISES = re.compile(r":raises ([^:]*):(.*)")
 _SHARED = re.compile(r":(param|ivar) ([\w\\*]+(?:, [\w\\*]+)+):(.*)")
 _COLON = "\N{TELEPHONE RECORDER}"  # stands for a colon meanwhile
 _CLASSES = re.compile(r"[\w.]+(, [\w.]+)*")
+_PAGE = re.compile(r"\bdocs/([\w/-]+)\.md\b")
 _ITEM = re.compile(r"\s*([-*]|\d+\.) ")
 
 
@@ -134,7 +136,7 @@ def own_signature(app: Sphinx, obj: Any, bound_method: bool) -> None:
 def before(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Rewrite a docstring in place, before napoleon does."""
     del app, name, options
-    lines[:] = with_code_marked(with_sections(lines))
+    lines[:] = [_PAGE.sub(r":doc:`/\1`", line) for line in with_code_marked(with_sections(lines))]
     if what in ("function", "method"):
         lines[:] = with_arguments_as_code(lines, arguments(obj))
     if what in ("attribute", "data", "property"):
