@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tools.docs import entries, errorpage, examples, flagpage, manpages, reach
+from tools.docs import entries, errorpage, examples, figures, flagpage, manpages, reach
 
 __all__ = ["DOCS", "pages", "write"]
 
@@ -26,7 +26,11 @@ def pages() -> dict[Path, str]:
         "reference/errors.md": errorpage.page(),
         "reference/man-pages.md": manpages.page(),
     }
-    return {DOCS / name: NOTE + text for name, text in made.items()}
+    by_hand = DOCS / "tasks.md"
+    return {
+        **{DOCS / name: NOTE + text for name, text in made.items()},
+        by_hand: figures.written(by_hand.read_text()),
+    }
 
 
 def write() -> list[Path]:
