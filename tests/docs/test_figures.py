@@ -33,6 +33,13 @@ def test_the_readme_tells_how_much_faster_c_is() -> None:
     assert text in said("README.md"), text
 
 
+def test_the_readme_tells_what_objects_cost() -> None:
+    """Beside the peer that has them, too."""
+    cases = ("cancel-1024 by Sqe", "one by Sqe", "nop-1024 by Sqe")
+    ratios = sorted(figures.measured(case, "C")["ratio_to_peer"]["median"] for case in cases)
+    assert f"take {ratios[0]:.0f} to {ratios[-1]:.0f} times as long as with PyPI's liburing" in said("README.md")
+
+
 def test_the_tracer_s_cost_is_the_measured_one() -> None:
     row = figures.measured("traced", "not traced")
     least, median, most = (ratio("traced", "not traced", which) for which in ("min", "median", "max"))
