@@ -1,4 +1,4 @@
-"""Figures in the text: those that `./dev bench --keep` has kept. (That tasks.md's are, test_reference.py says.)"""
+"""Figures in sentences are what `./dev bench --keep` has kept; test_reference.py has those in tables."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def test_the_readme_tells_what_objects_cost() -> None:
     """Beside the peer that has them, too."""
     cases = ("cancel-1024 by Sqe", "one by Sqe", "nop-1024 by Sqe")
     ratios = sorted(figures.measured(case, "C")["ratio_to_peer"]["median"] for case in cases)
-    assert f"take {ratios[0]:.0f} to {ratios[-1]:.0f} times as long as with PyPI's liburing" in said("README.md")
+    assert f"take {ratios[0]:.0f} to {ratios[-1]:.0f} times as long as with PyPI's liburing" in said(
+        "README.md"
+    )
 
 
 def test_the_tracer_s_cost_is_the_measured_one() -> None:

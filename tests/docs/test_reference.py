@@ -204,9 +204,9 @@ def test_what_the_how_to_shows_of_doctor_is_what_it_said() -> None:
     lines = [re.split(r"  +", line) for line in shown.splitlines()]
     rows = [line for line in lines if line[1:2] == ["yes"]]
     assert len(rows) == 4
-    for name, _, *reach, saw in rows:
+    for name, _, *far, saw in rows:
         assert told[name]["seen"] == saw
-        assert reach == [told[name]["reach"]] if "reach" in told[name] else not reach
+        assert far == [told[name]["reach"]] if "reach" in told[name] else not far
     verbs = {verb: line[1] for line in lines if line[0] == "" and len(line) > 2 for verb in line[2].split()}
     assert verbs == {
         name.removeprefix("engine."): row["reach"] for name, row in told.items() if name.startswith("engine.")
@@ -286,7 +286,9 @@ def test_the_matrix_says_what_the_data_say() -> None:
     assert "| MSG_WAITALL" not in lines
     [wrong] = [line for line in lines if line.startswith("| recv with MSG_WAITALL") and "**wrong**" in line]
     assert wrong.endswith("| **wrong** | partial | partial | partial | partial |")
-    assert "| IOSQE_CQE_SKIP_SUCCESS on a cancel | - | yes | yes | yes | yes |" in lines, "refused, so not there"
+    assert "| IOSQE_CQE_SKIP_SUCCESS on a cancel | - | yes | yes | yes | yes |" in lines, (
+        "refused, so not there"
+    )
 
 
 def test_the_tests_know_every_kernel_that_is_booted() -> None:

@@ -2,8 +2,8 @@
 
 The differences that matter: a block of code is four more spaces, after a paragraph that need not end in "::";
 "Raises:" may have a sentence where there is no class to name; "a, b: ..." is about two arguments; a colon in
-an attribute's sentence is a colon; a function's own argument is code, though something else has its name; and a
-page of ours that is named by its file is a link to it.
+an attribute's sentence is a colon; a function's own argument is code, though something else has its name;
+and a page of ours that is named by its file is a link to it.
 """
 
 from __future__ import annotations
@@ -105,9 +105,11 @@ def with_each_named(lines: list[str]) -> list[str]:
 
 
 def with_arguments_as_code(lines: list[str], names: set[str]) -> list[str]:
-    """Return the lines, with the backquoted names of a function's arguments as code, which is no reference."""
+    """Return the lines, with a function's own arguments as code, which refers to nothing."""
     return [
-        re.sub(r"(?<![`:\w])`(\w+)`(?!`)", lambda found: f"`{found[0]}`" if found[1] in names else found[0], line)
+        re.sub(
+            r"(?<![`:\w])`(\w+)`(?!`)", lambda found: f"`{found[0]}`" if found[1] in names else found[0], line
+        )
         for line in lines
     ]
 

@@ -45,7 +45,7 @@ TITLES = {
 LIBAIO_TITLES = {"Opcode": "Linux AIO: requests", "RwFlags": "Linux AIO: how a read or write is done"}
 LIBAIO_NOTES = {
     "Opcode": "What can be cancelled of them, and on which kernel, [was tried](reach.md#linux-aio).",
-    "RwFlags": "Not tried one by one: what a kernel or a file does not know is refused at the submit (EOPNOTSUPP).",
+    "RwFlags": "Not tried one by one: what a kernel or a file does not know is refused (EOPNOTSUPP).",
 }
 
 
@@ -89,6 +89,7 @@ def page() -> str:
     """Return the page."""
     tables = [of_kind(TITLES[kind], kind, flags()[kind]) for kind in TITLES]
     tables += [
-        of_kind(LIBAIO_TITLES[kind], kind, known, LIBAIO_NOTES[kind]) for kind, known in libaio_flags().items()
+        of_kind(LIBAIO_TITLES[kind], kind, known, LIBAIO_NOTES[kind])
+        for kind, known in libaio_flags().items()
     ]
     return (HEAD + "".join(tables)).rstrip("\n") + "\n"

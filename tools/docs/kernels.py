@@ -106,9 +106,7 @@ def flags() -> dict[str, list[Flag]]:
 def libaio_flags() -> dict[str, list[Flag]]:
     """Return those of Linux AIO that a kernel brought, not poll(2)'s or the priorities'."""
     return {
-        kind: known
-        for kind, known in written("libaio/flags.py").items()
-        if any(flag.since for flag in known)
+        kind: known for kind, known in written("libaio/flags.py").items() if any(flag.since for flag in known)
     }
 
 
