@@ -129,10 +129,10 @@ def own_signature(app: Sphinx, obj: Any, bound_method: bool) -> None:
     take that for the function's: one argument is missing then, and one more each time that it comes by.
     """
     del app
-    if not bound_method and inspect.ismethod(obj) and "__signature__" in vars(obj.__func__):
-        kept = obj.__func__.__signature__
+    kept = vars(obj.__func__).get("__signature__") if inspect.ismethod(obj) and not bound_method else None
+    if kept is not None:
         first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-        obj.__func__.__signature__ = kept.replace(parameters=[first, *kept.parameters.values()])
+        vars(obj.__func__)["__signature__"] = kept.replace(parameters=[first, *kept.parameters.values()])
 
 
 def before(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
