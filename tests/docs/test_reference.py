@@ -16,7 +16,7 @@ import pytest
 from iocancel import doctor, libaio
 from iocancel.uring import flags as real
 from iocancel.uring.opcodes import SINCE, Opcode
-from tools.docs import flagpage, generate, kernels, manpages, reach, seen
+from tools.docs import commandpage, flagpage, generate, kernels, manpages, reach, seen
 
 from ..support import need
 
@@ -252,6 +252,23 @@ def test_what_is_said_of_flags_is_what_kernels_do(series: str) -> None:
             expected = False
         assert works is expected, f"{flag.c_name}, since {flag.since}, on {kernel.kernel}"
     assert told > 90
+
+
+# The command
+
+
+def test_every_variable_of_the_environment_is_on_the_page() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "src" / "iocancel").rglob("*.py"))
+    assert set(re.findall(r"IOCANCEL_[A-Z]+", source)) == set(commandpage.VARIABLES)
+
+
+def test_every_option_is_on_the_page() -> None:
+    page = commandpage.page()
+    for name, command in commandpage.commands().items():
+        assert f"## `iocancel {name}`" in page
+        given = re.findall(r"\[(--?[a-z][\w-]*)", command.format_usage())
+        assert given
+        assert [option for option in given if not re.search(rf"`{option}[` ]", page)] == []
 
 
 # Man pages

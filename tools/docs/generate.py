@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tools.docs import entries, errorpage, examples, figures, flagpage, manpages, reach
+from tools.docs import commandpage, entries, errorpage, examples, figures, flagpage, manpages, reach
 
 __all__ = ["DOCS", "pages", "write"]
 
@@ -25,6 +25,7 @@ def pages() -> dict[Path, str]:
         "reference/flags.md": flagpage.page(),
         "reference/errors.md": errorpage.page(),
         "reference/man-pages.md": manpages.page(),
+        "reference/command.md": commandpage.page(),
     }
     by_hand = DOCS / "tasks.md"
     return {
