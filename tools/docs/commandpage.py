@@ -12,8 +12,8 @@ __all__ = ["VARIABLES", "commands", "page"]
 HEAD = """\
 # The command, and the environment
 
-`iocancel` is installed with the library; `python -m iocancel` is the same. `iocancel --version` tells which it
-is.
+`iocancel` is installed with the library; `python -m iocancel` is the same. `iocancel --version` tells which
+one it is.
 
 """
 # Beside what a command says of itself: where there is more to read.
@@ -27,8 +27,8 @@ ENVIRONMENT = """\
 
 """
 VARIABLES = {
-    "IOCANCEL_ENGINE": "`uring`, `libaio`, `posix_aio` or `auto`: the engine of `open_engine()` without a name,"
-    " of the blocking verbs, and of event loops. See [which engine](../engines.md#which-engine)",
+    "IOCANCEL_ENGINE": "`uring`, `libaio`, `posix_aio` or `auto`: the engine of `open_engine()` without a"
+    " name, of the blocking verbs, and of event loops. See [which engine](../engines.md#which-engine)",
     "IOCANCEL_STATS": "`1`: each engine counts what it does. See"
     " [`engine.stats()`](../trace.md#numbers-enginestats)",
     "IOCANCEL_RECORD": "a file: each cancel that is sent is appended to it, in a line. See"
