@@ -82,7 +82,7 @@ class EngineUnavailable(OSError):
 
 
 class FeatureUnavailable(OSError):
-    """This kernel lacks what was asked for (EINVAL, EOPNOTSUPP, ENOSYS).
+    """This kernel, or this engine, lacks what was asked for (EINVAL, EOPNOTSUPP, ENOSYS).
 
     Attributes:
         feature (str): what was asked for, by its C name.

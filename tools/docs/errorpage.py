@@ -27,6 +27,33 @@ subclass that Python chooses: a read's ECONNRESET is a `ConnectionResetError`, a
 `FeatureUnavailable`.
 
 """
+BESIDE = (
+    (
+        "`operation`",
+        "`CancelTooLate` of a blocking verb; a KeyboardInterrupt or the like within one, when a value had come",
+        "the [operation](../glossary.md#operation): `result()` has the value, or it can be waited for",
+    ),
+    (
+        "`operation`",
+        "asyncio's `CancelledError`, where something was done all the same (a `write` to a file, a `splice`)",
+        "the same; [which guarantee holds where](../tasks.md#which-guarantee-holds-where)",
+    ),
+    ("`sent`", "whatever ends `write_all`, `sendall`, `send_all`", "how many bytes had gone out"),
+)
+STREAMS = """\
+## What streams and listeners raise
+
+| | `iocancel` | `iocancel.asyncio` | `iocancel.trio` |
+|---|---|---|---|
+| it is closed, or was meanwhile | `ValueError` | `ValueError` | `trio.ClosedResourceError` |
+| somebody else is in such a call already | `RuntimeError` | `RuntimeError` | `trio.BusyResourceError` |
+| the connection is broken | `OSError` (`BrokenPipeError` ...) | `OSError` | `trio.BrokenResourceError` |
+| its end came too early for `receive_exactly` | | `EOFError` | `EOFError` |
+| its end, in anyio's `receive` | | `anyio.EndOfStream` | `anyio.EndOfStream` |
+
+`iocancel.trace` has one more: `TracingUnavailable`, with `reason` and `remedy`.
+
+"""
 CALLS = {
     "a cancel by an entry, or a synchronous one": "io_uring_prep_cancel64",
     "io_cancel": "io_cancel",
@@ -73,7 +100,7 @@ def classes() -> str:
         first, _, rest = (inspect.getdoc(kind) or "").partition("\n\n")
         more = re.split(r"\n\n|^Attributes:", rest, maxsplit=1, flags=re.MULTILINE)[0]
         attributes = re.findall(r"^    (\w+) \(", rest, re.MULTILINE)
-        bases = ", ".join(f"`{base.__name__}`" for base in kind.__mro__[1:-1] if shown(base))
+        bases = ", ".join(f"`{base.__name__}`" for base in bases_of(kind))
         has = ", ".join(f"`{name}`" for name in attributes)
         rows.append([f"`{kind.__name__}`", bases, f"{first} {more}", has])
     return table(["exception", "is a", "when", "has"], rows)
@@ -87,9 +114,10 @@ def spoken(found: list[int]) -> str:
     return ", ".join(errno.errorcode[number] for number in found)
 
 
-def shown(base: type) -> bool:
-    """Whether a base class says something to a user."""
-    return base.__name__ not in ("Exception",) and (base is not BaseException)
+def bases_of(kind: type) -> list[type]:
+    """Return the base classes that say something to a user: of an OSError not that it is an Exception."""
+    bases = [base for base in kind.__mro__[1:] if base is not object]
+    return [base for base in bases if base not in (Exception, BaseException)] or bases
 
 
 def page() -> str:
@@ -105,4 +133,6 @@ def page() -> str:
             if found != [errno.ECANCELED]:  # which is the same for all
                 rows.append([what, spoken(found), f"`{kind}`"])
     rows.append(["any", errno.errorcode[errno.ECANCELED], f"`{raised('read', errno.ECANCELED)}`"])
-    return f"{HEAD}{classes()}\n{CHECKS}{table(['call', 'errno', 'raises'], rows)}"
+    beside = table(["attribute", "on", "it is"], BESIDE)
+    more = f"## What else is on an exception\n\n{beside}\n{STREAMS}"
+    return f"{HEAD}{classes()}\n{more}{CHECKS}{table(['call', 'errno', 'raises'], rows)}"
