@@ -1,4 +1,4 @@
-"""`./dev docs`: make the pages that are generated, build the site, and follow every link."""
+"""`./dev docs`: make the pages that are generated, build the site, follow every link, miss nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sphinx.cmd.build import build_main
 
-from tools.docs import collect, generate, links
+from tools.docs import collect, complete, generate, links
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "docs"
@@ -46,6 +46,7 @@ def main() -> int:
         print(f"docs: wrote {page.relative_to(ROOT)}")
     status = build()
     faults = links.check_site(SITE) + links.check_pages(ROOT)
+    faults += complete.missing(complete.described(SITE))
     for fault in faults:
         print(f"docs: {fault}", file=sys.stderr)
     if options.external:

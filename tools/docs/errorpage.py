@@ -30,7 +30,7 @@ subclass that Python chooses: a read's ECONNRESET is a `ConnectionResetError`, a
 BESIDE = (
     (
         "`operation`",
-        "`CancelTooLate` of a blocking verb; a KeyboardInterrupt or the like within one, when a value had come",
+        "`CancelTooLate` of a blocking verb; KeyboardInterrupt and the like, where a value had come by then",
         "the [operation](../glossary.md#operation): `result()` has the value, or it can be waited for",
     ),
     (
