@@ -9,7 +9,13 @@ import pytest
 from ..support import GUEST
 
 # They read pages and sources, and ask no kernel.
-TEXT_ALONE = ("test_docstrings.py", "test_links.py", "test_names.py")
+TEXT_ALONE = (
+    "test_complete.py",
+    "test_docstrings.py",
+    "test_figures.py",
+    "test_links.py",
+    "test_names.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
