@@ -13,7 +13,7 @@ import pytest
 
 from iocancel import CancelTooLate, OperationCancelled, open_engine
 
-from ..support import BOUND, few, until, until_blocked
+from ..support import BOUND, few, python, until, until_blocked
 from .helpers import C, F, X, need_stopping, need_verbs, outcomes, stops
 
 
@@ -114,6 +114,33 @@ def test_at_a_collection(name: str, pipe: tuple[int, int]) -> None:
         del engine
         gc.collect()
     assert op.outcome is X
+
+
+def test_an_fd_that_comes_after_the_finalizer_of_its_operation(name: str) -> None:
+    """What is collected together has its finalizers run in any order: here the engine's comes last."""
+    with open_engine(name) as engine:
+        need_verbs(engine, "accept")
+    done = python(
+        "import gc, socket, iocancel\n"
+        "listener = socket.create_server(('127.0.0.1', 0))\n"
+        f"engine = iocancel.open_engine({name!r})\n"
+        "engine.itself = engine\n"
+        "gc.disable()\n"
+        "gc.freeze()\n"
+        "op = engine.accept(listener)\n"
+        "gc.collect()\n"
+        "gc.unfreeze()  # behind what has been collected since: the operation\n"
+        "engine.submit()\n"
+        "client = socket.create_connection(listener.getsockname())\n"
+        "del engine, op\n"
+        "gc.collect()\n"
+        "listener.close()\n"
+        f"client.settimeout({BOUND})\n"
+        "try: print(client.recv(1))\n"
+        "except ConnectionResetError: print(b'', 'the cancel was the first')\n"
+    )
+    assert done.stdout.startswith("b''"), done.stderr  # not a time-out: nobody has the connection
+    assert "Exception ignored" not in done.stderr
 
 
 def test_what_goes_on_past_the_bound_keeps_its_memory(name: str, pipe: tuple[int, int]) -> None:

@@ -255,18 +255,24 @@ def test_the_memory_of_a_closed_engine(pipe: tuple[int, int]) -> None:
     buffer.extend(b"free")
 
 
-@pytest.mark.parametrize("how", ["forgotten", "collected", "exit"])
+@pytest.mark.parametrize("how", ["forgotten", "older ring", "collected", "exit"])
 def test_unclosed(how: str) -> None:
-    """A ResourceWarning, an exit status of 0, and no crash."""
+    """A ResourceWarning, an exit status of 0, and no crash; also where the ring's finalizer is the first."""
     need_uring()
     program = f"""
         import gc, os, sys
-        from iocancel.engines.uring import UringEngine
+        from iocancel.engines.uring import UringEngine, carrier
         read_end, write_end = os.pipe()
+        if {how!r} == "older ring":  # of what was not collected yet the oldest is the first
+            gc.disable()
+            ring = carrier.open_ring(None)
+            carrier.open_ring = lambda *_: ring
         engine = UringEngine()
         ops = [engine.read(read_end, 4096) for _ in range(100)]
         engine.submit()
-        if {how!r} == "forgotten":
+        if {how!r} in ("forgotten", "older ring"):
+            engine.itself = engine
+            carrier.open_ring = ring = None
             del engine, ops
             gc.collect()
             os.write(write_end, b"x" * 4096)
@@ -288,6 +294,7 @@ def test_unclosed(how: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "ResourceWarning: unclosed <uring engine" in done.stderr
+    assert "unclosed <Ring" not in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import sys
 import threading
@@ -272,7 +273,14 @@ class Closing(Cancelling):
 
     def __del__(self) -> None:
         if getattr(self, "_state", "new") in (OPEN, CLOSING):
-            self._close_unasked()
+            # Of what is collected together any may be the first, and each is asked once: an fd that comes
+            # only now is closed by asking again.
+            asked: list[Any] = [op for op in self._ledger.newest_first() if gc.is_finalized(op)]
+            try:
+                self._close_unasked()
+            finally:
+                for op in asked:
+                    op.__del__()
 
 
 LEADERS.add(Closing._finish.__code__)

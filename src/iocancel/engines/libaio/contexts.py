@@ -41,7 +41,9 @@ class EngineKernel(Kernel):
         errors.check(res, call, feature="IOCB_CMD_POLL" if call == "io_submit" else "", since="4.19")
 
     def __del__(self) -> None:
-        if not self.done and self.leaving is None:  # nobody got hold of it: an interruption when it was made
+        # Nobody got hold of it: an interruption when it was made. What an engine has, that closes: of what is
+        # collected together any may be the first.
+        if not self.done and self.leaving is None and self.engine is None:
             self.shut(after(_COLLECTED))
 
     def _at_exit(self) -> None:

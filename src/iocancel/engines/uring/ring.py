@@ -74,6 +74,12 @@ class EngineRing(Ring):
         else:
             super()._at_exit()
 
+    def __del__(self) -> None:
+        # Of what is collected together any may be the first. What an engine has, that closes: it alone knows
+        # what is in flight.
+        if self.engine is None or self._state == "closed":
+            super().__del__()
+
     def release_group(self, bgid: int) -> None:
         """Take back a group of buffers that no request in flight uses."""
         if self._state == "open":
