@@ -83,7 +83,7 @@ def make() -> FFI:
         builder.cdef((CSRC / f"{part}.cdef.h").read_text())
     builder.set_source(
         "iocancel._native",
-        "".join(f'#include "{part}.h"\n' for part in PARTS),
+        "".join(f'#include "{part}.h"\n' for part in ("gil", *PARTS)),
         sources=[os.path.relpath(path, ROOT) for path in sorted(CSRC.glob("*.c"))],
         depends=[os.path.relpath(p, ROOT) for p in sorted(CSRC.glob("*.h"))],
         libraries=LIBRARIES,

@@ -29,6 +29,7 @@ EXCUSED = (
     r"^it (is one|has no deadline of its own|takes a number, no file|was copied)$",
     r"POSIX AIO does not survive a fork",
     r"^this kernel has the flag$",
+    r"^it is about free-threaded Python$",
     # It takes a machine of its own, which ./dev kernels makes.
     r"IOCANCEL_GUEST=1",
     r"^it would be a USB device of this very machine's$",
