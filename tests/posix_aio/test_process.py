@@ -154,6 +154,20 @@ def test_the_end_with_a_collected_one_and_a_thread_that_waits(fresh: Fresh) -> N
     """)
 
 
+def test_what_outlives_its_module(fresh: Fresh) -> None:
+    fresh("""
+        import sys
+        from iocancel.posix_aio import ledger, notify
+        r, w = os.pipe()
+        block = Aiocb(r, bytearray(4))
+        aio_read(block)
+        os.write(w, b"data")
+        aio_suspend([block])
+        # What is in sys goes when the other modules are cleared.
+        sys._kept = block, SigEvent.thread(os.eventfd(0)), ledger, notify
+    """)
+
+
 def test_an_exit_without_use(fresh: Fresh) -> None:
     assert fresh("print(in_progress())") == "0\n"
 

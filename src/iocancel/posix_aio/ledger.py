@@ -81,7 +81,8 @@ class Startable:
 
     def __del__(self) -> None:
         request = getattr(self, "_request", None)
-        if request is None or request.serial not in _pins:
+        # None: the interpreter has cleared this module, behind `_at_exit`.
+        if request is None or _pins is None or request.serial not in _pins:
             return
         if not request.running():
             settle(request)

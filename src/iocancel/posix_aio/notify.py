@@ -176,7 +176,8 @@ class SigEvent:
 
     def __del__(self) -> None:
         notice = getattr(self, "_notice", None)
-        if notice is not None and not lib.ioc_notice_free(notice):
+        # `lib` is None where the interpreter has cleared this module.
+        if notice is not None and lib is not None and not lib.ioc_notice_free(notice):
             _waiting.append(notice)
 
     def __repr__(self) -> str:
