@@ -2,21 +2,19 @@
  *
  * - glibc sets a request's error under its one lock and goes on reading the control block (for the
  *   notification) until it lets go of it; aio_error takes that lock. So once aio_error says anything but
- *   EINPROGRESS, nobody else touches the block. In musl the error is the last thing that is written.
+ *   EINPROGRESS, nobody else touches the block. With musl posix_aio_musl.c sees to that.
  * - A refused aio_read leaves the block's error as it was (glibc, out of memory) or at EINPROGRESS for
  *   ever (musl): a refusal is remembered here, and the C library is not asked.
  * - aio_suspend and lio_listio of glibc put 40 and 8 bytes an entry on the caller's stack, unchecked.
  * - aio_suspend of glibc aborts on a tv_nsec outside 0..999999999, and without a time limit it does not
  *   come back for a signal whose handler has SA_RESTART.
  * - lio_listio(LIO_WAIT) of glibc that a signal interrupts leaves pointers to its dead stack frame in the
- *   requests; musl's always answers 0. It is not called: the waiting is done with aio_suspend.
- * - lio_listio(LIO_NOWAIT) of musl keeps the pointer to the sigevent, stops at the first refusal, and
- *   waits for what is in its list even when its opcode is LIO_NOP.
+ *   requests. It is not called: the waiting is done with aio_suspend.
  * - After a fork, glibc's lock may be held for ever, and its count of threads is the parent's. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "posix_aio.h"
+#include "posix_aio_inside.h"
 #include "process.h"
 #include <poll.h>
 #include <pthread.h>
@@ -30,8 +28,6 @@
 #ifndef F_DUPFD_QUERY
 #define F_DUPFD_QUERY 1027 /* Linux 6.10 */
 #endif
-
-enum { IDLE, STARTING, STARTED };
 
 static uint64_t used_by; /* the process that used POSIX AIO first, 0 where none did */
 
@@ -48,11 +44,6 @@ static int forked(void)
 	uint64_t user = __atomic_load_n(&used_by, __ATOMIC_ACQUIRE);
 
 	return user && user != ioc_process();
-}
-
-static int negated(void)
-{
-	return errno ? -errno : -EAGAIN;
 }
 
 struct ioc_notice *ioc_notice_new(int fd)
@@ -76,18 +67,6 @@ int ioc_notice_free(struct ioc_notice *n)
 	close(n->fd);
 	free(n);
 	return 1;
-}
-
-static void hold(struct ioc_notice *n)
-{
-	if (n)
-		__atomic_add_fetch(&n->pending, 1, __ATOMIC_ACQ_REL);
-}
-
-static void drop(struct ioc_notice *n)
-{
-	if (n)
-		__atomic_sub_fetch(&n->pending, 1, __ATOMIC_ACQ_REL);
 }
 
 /* What SIGEV_THREAD runs. An eventfd that is full is not written: its reader is awake without it, and
@@ -136,14 +115,9 @@ int ioc_aio_fill(struct ioc_aio *p, int fd, void *buf, size_t nbytes, int64_t of
 	p->cb.aio_offset = (off_t)offset;
 	p->cb.aio_reqprio = reqprio;
 	p->cb.aio_lio_opcode = opcode;
-	p->cb.aio_sigevent = sigevent->ev; /* zeroed would be a signal of number 0 */
+	clib_tell(p, sigevent);
 	p->notice = sigevent->notice;
 	return (int64_t)p->cb.aio_offset == offset ? 0 : -EOVERFLOW;
-}
-
-static void set_state(struct ioc_aio *p, int state)
-{
-	__atomic_store_n(&p->state, state, __ATOMIC_RELEASE);
 }
 
 /* The state, once a start that another thread is in the middle of is through (it needs nothing of ours). */
@@ -151,7 +125,7 @@ static int settled_state(struct ioc_aio *p)
 {
 	int state;
 
-	while ((state = __atomic_load_n(&p->state, __ATOMIC_ACQUIRE)) == STARTING)
+	while ((state = __atomic_load_n(&p->state, __ATOMIC_ACQUIRE)) == IOC_STARTING)
 		sched_yield();
 	return state;
 }
@@ -159,50 +133,39 @@ static int settled_state(struct ioc_aio *p)
 /* A control block is for one start only: whoever still waits for it may read it at any later time. */
 static int claim(struct ioc_aio *p)
 {
-	int idle = IDLE;
+	int idle = IOC_IDLE;
 
-	if (!__atomic_compare_exchange_n(&p->state, &idle, STARTING, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+	if (!__atomic_compare_exchange_n(&p->state, &idle, IOC_STARTING, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 		return 0;
 	hold(p->notice);
 	return 1;
 }
 
-static int claimed(struct ioc_aio *p, int refused)
+/* Started with `op`, or refused: 0 or a negated errno. */
+static int start(struct ioc_aio *p, int op)
 {
-	if (!refused) {
-		set_state(p, STARTED);
-		return 0;
-	}
-	refused = negated();
-	drop(p->notice);
-	set_state(p, refused);
-	return refused;
+	if (!may_use())
+		return IOC_AIO_FORKED;
+	if (!claim(p))
+		return -EBUSY;
+	errno = 0;
+	return claimed(p, clib_give(p, op));
 }
 
 int ioc_aio_start(struct ioc_aio *p, int opcode)
 {
-	if (!may_use())
-		return IOC_AIO_FORKED;
-	if (!claim(p))
-		return -EBUSY;
-	errno = 0;
-	return claimed(p, opcode == LIO_READ ? aio_read(&p->cb) : aio_write(&p->cb));
+	return start(p, opcode);
 }
 
 int ioc_aio_fsync(struct ioc_aio *p, int op)
 {
-	if (!may_use())
-		return IOC_AIO_FORKED;
-	if (!claim(p))
-		return -EBUSY;
-	errno = 0;
-	return claimed(p, aio_fsync(op, &p->cb));
+	return start(p, op);
 }
 
 /* Whether `n` entries fit what is left of this thread's stack (64 bytes each is more than glibc takes). */
 static int fits_stack(int n)
 {
-#ifdef __GLIBC__
+#if IOC_AIO_GLIBC
 	pthread_attr_t attr;
 	void *low = NULL;
 	size_t size = 0;
@@ -220,7 +183,7 @@ static int fits_stack(int n)
 #endif
 }
 
-#ifdef __GLIBC__
+#if IOC_AIO_GLIBC
 static int start_list(struct ioc_aio **list, int n, struct ioc_sigevent *group)
 {
 	int i, error, result;
@@ -231,45 +194,22 @@ static int start_list(struct ioc_aio **list, int n, struct ioc_sigevent *group)
 	result = lio_listio(LIO_NOWAIT, (struct aiocb *const *)list, n, group ? &group->ev : NULL) ? negated() : 0;
 	for (i = 0; i < n; i++) {
 		if (!result) {
-			set_state(list[i], STARTED);
+			set_state(list[i], IOC_STARTED);
 			continue;
 		}
 		/* Some run, some were refused. One that has no error and no result either was refused for want
 		 * of memory, or moved no byte: to call it refused loses nothing. Its notice stays held, as
 		 * nobody can say whether it will be told. */
 		error = aio_error(&list[i]->cb);
-		set_state(list[i], error || aio_return(&list[i]->cb) ? STARTED : -EAGAIN);
+		set_state(list[i], error || aio_return(&list[i]->cb) ? IOC_STARTED : -EAGAIN);
 	}
 	return result;
 }
 #else
-static int start_list(struct ioc_aio **list, int n, struct ioc_sigevent *group)
-{
-	sigset_t mask;
-	int i, result = 0;
-
-	for (i = 0; i < n; i++) {
-		struct ioc_aio *p = list[i];
-
-		errno = result ? -result : 0;
-		result = claimed(p, result ? -1 : p->cb.aio_lio_opcode == LIO_READ ? aio_read(&p->cb) : aio_write(&p->cb));
-		p->cb.aio_lio_opcode = LIO_NOP; /* its thread does not look at it: it is started */
-	}
-	if (result || !group || group->ev.sigev_notify == SIGEV_NONE)
-		return result;
-	hold(group->notice);
-	pthread_sigmask(SIG_SETMASK, NULL, &mask);
-	errno = 0;
-	if (lio_listio(LIO_NOWAIT, (struct aiocb *const *)list, n, &group->ev)) {
-		result = negated();
-		drop(group->notice);
-		pthread_sigmask(SIG_SETMASK, &mask, NULL); /* musl leaves all blocked here */
-	}
-	return result;
-}
+#define start_list ioc_musl_list
 #endif
 
-/* Starts all: what lio_listio(LIO_NOWAIT) does. `group` must live until its notification was sent. */
+/* Starts all: what lio_listio(LIO_NOWAIT) does. */
 int ioc_aio_lio(struct ioc_aio **list, int n, struct ioc_sigevent *group)
 {
 	int i;
@@ -284,7 +224,7 @@ int ioc_aio_lio(struct ioc_aio **list, int n, struct ioc_sigevent *group)
 	if (i < n) {
 		while (i-- > 0) {
 			drop(list[i]->notice);
-			set_state(list[i], IDLE);
+			set_state(list[i], IOC_IDLE);
 		}
 		return -EBUSY;
 	}
@@ -295,9 +235,9 @@ static int error_of(struct ioc_aio *p)
 {
 	int state = __atomic_load_n(&p->state, __ATOMIC_ACQUIRE);
 
-	if (state == STARTED)
-		return aio_error(&p->cb);
-	return state < 0 ? -state : state == STARTING ? EINPROGRESS : IOC_AIO_NEVER;
+	if (state == IOC_STARTED)
+		return clib_error(p);
+	return state < 0 ? -state : state == IOC_STARTING ? EINPROGRESS : IOC_AIO_NEVER;
 }
 
 /* The operation's errno, EINPROGRESS while it runs, or IOC_AIO_NEVER. */
@@ -340,15 +280,17 @@ int ioc_aio_suspend(struct ioc_aio **list, int n, int64_t ns)
 	if (!fits_stack(n))
 		return -E2BIG;
 	for (i = 0; i < n; i++)
-		if (settled_state(list[i]) != STARTED)
+		if (settled_state(list[i]) != IOC_STARTED)
 			return i;
 	do {
 		errno = 0;
 		result = aio_suspend((const struct aiocb *const *)list, n, &ts) ? negated() : 0;
 		for (i = 0; i < n; i++)
-			if (aio_error(&list[i]->cb) != EINPROGRESS)
+			if (error_of(list[i]) != EINPROGRESS)
 				return i;
 	} while (result == -EAGAIN && ns < 0); /* a day has passed */
+	if (!result) /* musl: it has ended, but its thread has not left */
+		sched_yield();
 	return result ? result : -EINTR; /* woken for nothing: as good as a signal */
 }
 
@@ -362,7 +304,7 @@ int ioc_aio_cancel(int fd, struct ioc_aio *p)
 	if (p)
 		settled_state(p);
 	errno = 0;
-	result = aio_cancel(fd, p ? &p->cb : NULL);
+	result = clib_cancel(fd, p);
 	return result < 0 ? negated() : result;
 }
 
@@ -372,7 +314,7 @@ int ioc_aio_mute(struct ioc_aio *p)
 {
 	if (forked())
 		return 0;
-	__atomic_store_n(&p->cb.aio_sigevent.sigev_notify, SIGEV_NONE, __ATOMIC_RELEASE);
+	clib_mute(p);
 	return 1;
 }
 

@@ -39,6 +39,12 @@ struct ioc_aio {
 	struct aiocb cb;
 	struct ioc_notice *notice;
 	int state; /* atomic: idle, starting, started, or the negated errno of a refusal */
+#if !IOC_AIO_GLIBC /* see posix_aio_musl.c */
+	struct ioc_sigevent told;
+	struct ioc_group *group;
+	struct ioc_aio *next, *previous;
+	int writes, firm, left;
+#endif
 };
 
 struct ioc_notice *ioc_notice_new(int fd);

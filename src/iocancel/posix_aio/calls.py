@@ -249,8 +249,10 @@ def aio_cancel(fd: int | HasFileno, aiocb: Aiocb | None = None) -> CancelStatus:
 
     Returns:
         CANCELED: all of them were cancelled, and their notifications are sent (a signal before the call
-        returns). NOTCANCELED: one at least runs and is not interrupted: only on glibc, which interrupts
-        nothing; on musl a running read is. The others are cancelled all the same. ALLDONE: nothing was
+        returns). NOTCANCELED: one at least goes on. On glibc that is what runs: nothing interrupts it. musl
+        interrupts it, but for reads and writes of regular files and block devices, syncs, and a write that
+        was started when another of this number was in progress: these it is not asked to (it would make
+        the caller wait, or hang for ever). The others are cancelled all the same. ALLDONE: nothing was
         there: ended, cancelled before, or never started.
 
     Raises:
@@ -265,24 +267,40 @@ def aio_cancel(fd: int | HasFileno, aiocb: Aiocb | None = None) -> CancelStatus:
     frees them; using only that form, or cancelling one only behind a running one, avoids it. Their memory
     is kept all that time.
 
+    One of musl's (1.2.3 to 1.2.6): os.close() of a descriptor with two writes to a pipe or a socket in
+    progress, or a write and a sync, hangs for ever. Wait for them first.
+
     POSIX, glibc 2.1, musl 1.1.9; man page: aio_cancel(3).
     """
     where = number(fd, "aio_cancel")
     request = None if aiocb is None else current(aiocb, "aio_cancel")
     if request is None:
-        affected, c = of_descriptor(where), ffi.NULL
+        affected = of_descriptor(where)
+        result = _cancel_all(where, affected)
     else:
         if request.c is None:  # never started: C asks its descriptor only
             assert aiocb is not None
             request = prepare(aiocb, "aio_cancel", lib.LIO_NOP)
-        affected, c = [request], request.c
-    result = _cancel(where, c)
+        affected = [request]
+        result = _cancel(where, request.c)
     if result < 0:
         raise _cancel_error(result, where, request)
     for one in affected:
         if not one.running():
             settle(one)
     return CancelStatus(result)
+
+
+def _cancel_all(fd: int, ours: list[Request]) -> int:
+    """All of a descriptor: a status, or a negated errno.
+
+    musl's may hang at one that waits behind a write, which it does not do with those that it is not asked
+    about (csrc/posix_aio_musl.c).
+    """
+    running = [] if lib.IOC_AIO_GLIBC else [request for request in reversed(ours) if request.running()]
+    results = [_cancel(fd, request.c) for request in running] or [_cancel(fd, ffi.NULL)]
+    worst = (*(result for result in results if result < 0), lib.AIO_NOTCANCELED, lib.AIO_CANCELED)
+    return next((each for each in worst if each in results), int(lib.AIO_ALLDONE))
 
 
 def _cancel_error(result: int, fd: int, request: Request | None) -> OSError:

@@ -5,9 +5,9 @@ Facts that this rests on:
 - The C library's threads write into the buffer and into the control block until the operation has ended,
   whatever became of the Python objects. `aio_cancel` interrupts nothing that runs on glibc
   (NOTCANCELED): the buffer is in use until the operation has ended by itself.
-- `aio_error` of glibc takes the lock under which a thread ends an operation and notifies; of musl, the
-  error is the last thing that is written. So an answer other than EINPROGRESS means that nobody
-  touches the block any more, and only that answer frees.
+- `aio_error` of glibc takes the lock under which a thread ends an operation and notifies; on musl it is
+  the shim that does. So an answer other than EINPROGRESS means that nobody touches the block any more,
+  and only that answer frees.
 - Threads that wait in `aio_suspend` may look at a control block after it has ended. So each start has a
   C control block of its own: none is ever filled anew.
 - `exit()` waits for nothing on glibc, and a blocked read can't be interrupted there.

@@ -3,9 +3,9 @@
 Facts that this rests on:
 
 - lio_listio(LIO_WAIT) of glibc that a signal interrupts (EINTR) leaves pointers to its dead stack frame in
-  the requests, and the C library writes there when they end. musl's answers 0 whatever has failed. So
-  LIO_WAIT is LIO_NOWAIT here, and a wait for each: no signal does harm, and handlers run.
-- musl keeps the pointer to the sigevent that goes for the whole list until it was sent.
+  the requests, and the C library writes there when they end. So LIO_WAIT is LIO_NOWAIT here, and a wait
+  for each: no signal does harm, and handlers run.
+- What musl does of a list's notification is not used: see csrc/posix_aio_musl.c.
 """
 
 import errno
@@ -20,8 +20,6 @@ from iocancel.posix_aio.ledger import Request, control_blocks, launch, too_many,
 from iocancel.posix_aio.notify import SigEvent
 
 __all__ = ["lio_listio"]
-
-_sent_later: set[SigEvent] = set()  # on musl, nobody says when the library has read it
 
 
 def lio_listio(mode: LioMode, aiocbs: Iterable[Aiocb | None], sigevent: SigEvent | None = None) -> None:
@@ -56,8 +54,6 @@ def lio_listio(mode: LioMode, aiocbs: Iterable[Aiocb | None], sigevent: SigEvent
     pairs = _members(aiocbs, sigevent)
     requests = [request for _, request in pairs]
     array, group = control_blocks(requests), ffi.NULL if sigevent is None else sigevent._c
-    if sigevent is not None and not lib.IOC_AIO_GLIBC:
-        _sent_later.add(sigevent)
     result = launch(pairs, lambda: lib.ioc_aio_lio(array, len(requests), group))
     started = [request for request in requests if request.error() != lib.IOC_AIO_NEVER]
     if result == -errno.E2BIG:
