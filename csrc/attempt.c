@@ -200,16 +200,17 @@ static int64_t socket_bytes(struct ioc_attempt *a, int send_it)
 	return a->got ? a->got : r;
 }
 
+/* The kernel's own calls: musl's sendmsg takes at most 1,024 bytes of ancillary data. */
 static int64_t message(struct ioc_attempt *a, int send_it)
 {
-	struct msghdr *m = (struct msghdr *)(uintptr_t)a->buf;
+	void *m = (void *)(uintptr_t)a->buf; /* struct ioc_msghdr */
 	struct stat st;
 	int64_t r = same(a, &st);
 
 	if (r)
 		return r;
-	r = told(send_it ? sendmsg(a->fd, m, a->flags | MSG_DONTWAIT | MSG_NOSIGNAL) :
-			   recvmsg(a->fd, m, a->flags | MSG_DONTWAIT));
+	r = told(send_it ? syscall(SYS_sendmsg, a->fd, m, a->flags | MSG_DONTWAIT | MSG_NOSIGNAL) :
+			   syscall(SYS_recvmsg, a->fd, m, a->flags | MSG_DONTWAIT));
 	return r == -EAGAIN ? later(a, a->fd, send_it ? POLLOUT : POLLIN) : r;
 }
 

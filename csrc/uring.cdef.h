@@ -55,12 +55,11 @@ int ioc_unregister_buf_ring(struct ioc_ring *ring, unsigned group);
 void ioc_buf_ring_add(void *memory, unsigned entries, void *base, unsigned size, unsigned first, unsigned n);
 
 struct iovec { void *iov_base; size_t iov_len; };
-struct msghdr {
-	void *msg_name; unsigned msg_namelen;
+struct ioc_msghdr {
+	void *msg_name; int msg_namelen;
 	struct iovec *msg_iov; size_t msg_iovlen;
 	void *msg_control; size_t msg_controllen;
-	int msg_flags;
-	...;
+	unsigned msg_flags;
 };
 struct ioc_timespec { int64_t tv_sec; long long tv_nsec; };
 struct ioc_open_how { uint64_t flags, mode, resolve; };

@@ -35,7 +35,7 @@
 #define IOC_SIZEOF_SOCKADDR sizeof(struct sockaddr_storage)
 #define IOC_SIZEOF_SIGINFO sizeof(siginfo_t)
 #define IOC_SIZEOF_STATX 256 /* fixed by the kernel's ABI */
-#define IOC_SIZEOF_MSGHDR sizeof(struct msghdr)
+#define IOC_SIZEOF_MSGHDR sizeof(struct ioc_msghdr)
 #define IOC_SIZEOF_EPOLL_EVENT sizeof(struct epoll_event)
 #define IOC_SIZEOF_RECVMSG_OUT 16 /* struct io_uring_recvmsg_out: four __u32 */
 
@@ -286,6 +286,15 @@ struct ioc_entry {
 struct ioc_timespec { /* struct __kernel_timespec */
 	int64_t tv_sec;
 	long long tv_nsec;
+};
+struct ioc_msghdr { /* the kernel's struct user_msghdr; that of musl has smaller fields, and gaps */
+	void *msg_name;
+	int msg_namelen;
+	struct iovec *msg_iov;
+	size_t msg_iovlen;
+	void *msg_control;
+	size_t msg_controllen;
+	unsigned msg_flags;
 };
 struct ioc_open_how { /* struct open_how */
 	uint64_t flags, mode, resolve;

@@ -287,7 +287,7 @@ class MsgHdr:
         # One view of each, asked for once: what is pinned is what was found to be writable.
         given = [_view(b, "buffers") for b in _several(buffers, "buffers")]
         vector, pins = iovecs(given, write=False)
-        self._c = _new("struct msghdr *")
+        self._c = _new("struct ioc_msghdr *")
         self._c.msg_iov, self._c.msg_iovlen = vector, len(pins) - 1
         self._name = None if name is None else (name, *pin_sockaddr(name))
         self._control = None
