@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from typing import Any
@@ -243,5 +244,5 @@ def test_what_each_system_can() -> None:
 )
 def test_no_verb(engine: str, verb: str, text: str) -> None:
     error = no_verb(engine, verb)
-    assert str(error) == f"[Errno 95] Operation not supported: {text}"
+    assert str(error) == f"[Errno 95] {os.strerror(errno.EOPNOTSUPP)}: {text}"
     assert (error.feature, error.running) == (verb, engine)

@@ -17,7 +17,7 @@ from iocancel import CancelTooLate, OperationCancelled, OperationTimedOut, Outco
 from iocancel.engines.posix_aio import PosixAioEngine, lines
 
 from ..support import BOUND, few, until
-from .posix_aio_stage import ends, engine, nothing_left_behind, only_glibc, own_number, runs, sibling
+from .posix_aio_stage import GLIBC, ends, engine, nothing_left_behind, only_glibc, own_number, runs, sibling
 
 __all__ = ["ends", "engine", "nothing_left_behind"]
 
@@ -229,7 +229,10 @@ def test_notifications_that_do_not_come(engine: PosixAioEngine, ends: Ends) -> N
 
 
 def test_notifications_that_do_not_come_for_want_of_threads() -> None:
-    """Really so: the limit comes when the operations' own thread is there already."""
+    """Really so: the limit comes when the operations' own thread is there already.
+
+    musl has one for each operation, which notifies, too: the second is refused, and its byte stays.
+    """
     done = sibling(
         """
 import os, resource
@@ -244,11 +247,15 @@ with open_engine("posix_aio") as engine:
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     os.write(w, b"xy")
     engine.wait(ops)
-    print([op.result() for op in ops], engine._carrier._heard)
+    print([op.exception() or op.result() for op in ops], engine._carrier._heard)
 """
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "[b'x', b'y'] 0\n"
+    if GLIBC:
+        assert done.stdout == "[b'x', b'y'] 0\n"
+    else:
+        assert done.stdout.startswith("[b'x', QueueFull(11, ")
+        assert done.stdout.endswith("] 1\n")
 
 
 def test_bytes_in_are_bytes_out(engine: PosixAioEngine, ends: Ends) -> None:
