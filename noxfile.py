@@ -221,9 +221,12 @@ def wheel(session: nox.Session) -> None:
     tried, foreign = not {"--build-only", "--sdist-only", "-h", "--help"} & given, "--aarch64" in given
     if (ROOT / ".git").exists():  # the sdist is held against what it tracks
         tools.append("git")
+    musl = "--musl" in given
+    if musl:
+        tools += ["xz", "perl", "autoreconf", "automake", "libtoolize"]
     if foreign:
         tools.append("aarch64-linux-gnu-gcc")
-    if tried:
+    if tried and not musl:
         tools += [*GUEST, "qemu-system-aarch64"] if foreign else ["debootstrap"]
     # A guest's tests are compiled here, which takes all that they import.
     guest = tried and foreign

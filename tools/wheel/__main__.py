@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tools.kernels import fetch
-from tools.wheel import aarch64, roots, sdist, steps, trial
+from tools.wheel import aarch64, musl, roots, sdist, steps, trial
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -32,6 +32,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--uring", choices=trial.URING, default="both", help="in the roots: the tests where it is so, or both"
     )
     add("--wheel", type=Path, metavar="FILE", help="try this one; build none")
+    add("--musl", action="store_true", help="the wheel for musl, by a Python that is made for it; no roots")
     emulated = parser.add_argument_group("aarch64, by a cross compiler and an emulated machine")
     add = emulated.add_argument
     add("--aarch64", action="store_true", help="the wheel for aarch64, under an arm64 kernel; no roots")
@@ -43,6 +44,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         parser.error("--whole is for --aarch64: in the roots all tests are run")
     if options.aarch64 and (options.suites or options.uring != "both"):
         parser.error("--aarch64 is tried in a machine, and not in roots: it takes no SUITE and no --uring")
+    if options.musl and (options.suites or options.aarch64 or options.uring != "both"):
+        parser.error("--musl is for this machine, and for no root: it takes no SUITE, --uring and --aarch64")
     for suite in options.suites:
         if suite not in roots.SUITES:
             parser.error(f"no suite {suite}; there are {known}")
@@ -73,13 +76,15 @@ def main() -> int:
     """Run the command; return its exit status."""
     options, pytest = parse(sys.argv[1:])
     try:
-        if not (options.build_only or options.sdist_only or options.aarch64):
+        if not (options.build_only or options.sdist_only or options.aarch64 or options.musl):
             roots.check_here()
         tree = source()
         if options.sdist_only:
             return 0
         if options.aarch64:
             return aarch64.main(options, tree, pytest)
+        if options.musl:
+            return musl.main(options, tree, pytest)
         wheel = options.wheel.resolve() if options.wheel else build(tree)
         failed: list[str] = []
         if not options.build_only:

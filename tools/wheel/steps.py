@@ -72,10 +72,16 @@ def flags(tree: Path, prefix: Path) -> dict[str, str]:
     return {name: value.replace(CONTAINERS_PREFIX, str(prefix)) for name, value in given.items()}
 
 
-def wheel(tree: Path, out: Path, prefix: Path, env: dict[str, str] | None = None) -> Path:
-    """Build the wheel of an unpacked tree into `out`, against the libraries in `prefix`."""
+def wheel(
+    tree: Path,
+    out: Path,
+    prefix: Path,
+    env: dict[str, str] | None = None,
+    python: str | Path = sys.executable,
+) -> Path:
+    """Build the wheel of an unpacked tree into `out`, by `python`, against the libraries in `prefix`."""
     variables = {**flags(tree, prefix), **(env or {})}
-    run(sys.executable, "-m", "build", "--wheel", "--outdir", empty(out), tree, env=variables)
+    run(python, "-m", "build", "--wheel", "--outdir", empty(out), tree, env=variables)
     return only(out, "*.whl")
 
 
