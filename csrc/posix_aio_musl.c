@@ -29,7 +29,7 @@ struct ioc_group {
 	int many; /* who has not left */
 };
 
-/* Guards all that is static here, and of each operation `next`, `previous`, `left`, and its group's count.
+/* Guards all that is static here, and of each operation `next`, `previous`, `firm`, `left`, its group's count.
  * Whoever was told of an end finds it: he waits for this. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct ioc_aio *first; /* all that are in progress */
@@ -72,8 +72,13 @@ static void enter(struct ioc_aio *p, int op)
 	if (!fstat(p->cb.aio_fildes, &st))
 		p->firm |= S_ISREG(st.st_mode) || S_ISBLK(st.st_mode);
 	pthread_mutex_lock(&lock);
-	for (other = first; other && p->writes; other = other->next)
-		p->firm |= other->writes && other->cb.aio_fildes == p->cb.aio_fildes;
+	for (other = first; other && p->writes; other = other->next) {
+		if (!other->writes || other->cb.aio_fildes != p->cb.aio_fildes)
+			continue;
+		p->firm = 1;
+		if (__atomic_load_n(&other->state, __ATOMIC_ACQUIRE) == IOC_STARTING)
+			other->firm = 1; /* either may come first */
+	}
 	p->previous = NULL;
 	p->next = first;
 	if (first)
@@ -186,9 +191,14 @@ int ioc_musl_error(struct ioc_aio *p)
 /* As aio_cancel. When it says that `p` was cancelled, or had ended, the thread of `p` has left. */
 int ioc_musl_cancel(int fd, struct ioc_aio *p)
 {
-	int result, started = p && __atomic_load_n(&p->state, __ATOMIC_ACQUIRE) == IOC_STARTED;
+	int result, firm = 0, started = p && __atomic_load_n(&p->state, __ATOMIC_ACQUIRE) == IOC_STARTED;
 
-	if (started && p->firm && p->cb.aio_fildes == fd)
+	if (started && p->cb.aio_fildes == fd) {
+		pthread_mutex_lock(&lock);
+		firm = p->firm;
+		pthread_mutex_unlock(&lock);
+	}
+	if (firm)
 		return ioc_musl_error(p) == EINPROGRESS ? AIO_NOTCANCELED : AIO_ALLDONE;
 	result = aio_cancel(fd, p ? &p->cb : NULL);
 	while (started && result != -1 && ioc_musl_error(p) == EINPROGRESS)

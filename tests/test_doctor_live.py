@@ -71,6 +71,14 @@ def test_findings(error: Exception, works: bool | None, seen: str, remedy: str) 
     assert (finding.works, finding.seen, finding.remedy, finding.reach) == (works, seen, remedy, None)
 
 
+def test_what_the_c_library_lacks() -> None:
+    def try_it(_: None) -> Seen:
+        raise feature_unavailable("aio_init", "glibc", "aio_init")
+
+    finding = found("posix_aio", Check("mechanism", "aio_init", "", try_it), None)
+    assert (finding.seen, finding.remedy) == ("the C library lacks it", "needs glibc (aio_init)")
+
+
 def test_a_good_finding() -> None:
     checks: Checks[int] = Checks("request")
 

@@ -181,7 +181,8 @@ def found(system: System, check: Check[_T], stage: _T) -> Finding:
     except EngineUnavailable as error:
         return make(False, error.reason or str(error), error.remedy)
     except FeatureUnavailable as error:
-        return make(False, "this kernel lacks it", kernel or f"needs {needs(error)}")
+        who = "the C library" if error.since == "glibc" else "this kernel"
+        return make(False, f"{who} lacks it", kernel or f"needs {needs(error)}")
     except NotHere as error:
         return make(None, f"could not be tried: needs {error}")
     except (Wrong, Overdue) as error:
