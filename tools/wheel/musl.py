@@ -152,6 +152,7 @@ def main(options: argparse.Namespace, tree: Path, pytest: list[str]) -> int:
         # The tests find no compiler of this Python's but by CC, and what they compile is for musl, too.
         path = f"{interpreter.parent}:{os.environ['PATH']}"
         variables = {**os.environ, **compiler, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        variables["IOCANCEL_LIBURING_INCLUDE"] = str(libraries / "include")
         status = subprocess.run(command, env=variables, check=False).returncode
     print(f"{wheel}: {wheel.stat().st_size} bytes")
     return status
