@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from tools.wheel import content, identifiers, roots, sdist, steps
+from tools.wheel import content, identifiers, musl, roots, sdist, steps
 
 from .skips import excused
 from .support import need, not_measured
@@ -237,3 +238,24 @@ def test_an_import_is_cheap() -> None:
         float(subprocess.run(command, capture_output=True, env=plain, check=True).stdout) for _ in range(7)
     )
     assert best <= 0.030
+
+
+def test_a_source_is_built_with_what_was_built_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sources").mkdir()
+    with tarfile.open(tmp_path / "sources/thing_1.2.orig.tar.gz", "w:gz") as archive:
+        (tmp_path / "inside").write_text("inside")
+        archive.add(tmp_path / "inside", "thing-1.2/inside")
+    prefix = tmp_path / "prefix"
+    (prefix / "bin").mkdir(parents=True)
+    (prefix / "bin/cc").touch()
+    monkeypatch.setitem(
+        musl.RECIPES, "thing", 'printf "%s " "$CC" >"$PREFIX/made"; cat inside >>"$PREFIX/made"'
+    )
+    musl.build("thing", tmp_path, prefix)
+    assert (prefix / "made").read_text() == f"{prefix}/bin/cc inside"
+    assert "building thing" in capsys.readouterr().out
+    monkeypatch.setitem(musl.RECIPES, "thing", "echo why; false; echo not so")
+    with pytest.raises(roots.RootError, match=r"thing: exit status 1; .*thing.log ends with:\s+why$"):
+        musl.build("thing", tmp_path, prefix)
