@@ -11,7 +11,7 @@ class PosixAioEngine(Verbs):
 
     What waits for its turn can be cancelled, always. What a thread of the C library's runs can't on glibc:
     a cancel of it gets the verdict TOO_LATE, and `wait(timeout)` raises CancelTooLate at its deadline; the
-    operation goes on with its memory. musl interrupts running reads and writes.
+    operation goes on with its memory. musl interrupts what runs, but for files of a disk and syncs.
 
     Order: of each file, one operation runs at a time, in the order of their submission; of pipes, sockets,
     terminals and devices one in each direction. glibc runs operations of at most 20 files at a time: twenty

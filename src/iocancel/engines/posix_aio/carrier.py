@@ -6,7 +6,8 @@ and for the wake-up, asks which it was, and starts the next.
 
 Facts that this rests on (docs/kernel-facts.md, 6 and 10.8; more in moving.py):
 
-- What runs can't be interrupted on glibc (NOTCANCELED); on musl it can.
+- What runs can't be interrupted on glibc (NOTCANCELED); on musl it can, but for files of a disk and syncs.
+- What waits in musl's own queue can't be cancelled: it gets one operation of a number at a time.
 - An eventfd is written after the error can be seen: who was told finds it.
 - Nothing of it survives a fork: the bindings let no call through in a child.
 """
