@@ -15,7 +15,7 @@ import pytest
 from iocancel import CancelNotFound, CancelTooLate
 from iocancel.uring import CancelFlags, Opcode, SqeFlags
 
-from ..support import until_blocked
+from ..support import blocked_in, until, until_blocked
 from .helpers import INTERRUPTED, RUNS, Asked, need_flags, need_op
 
 CANCELED, NOENT, ALREADY = -125, -2, -114
@@ -47,21 +47,15 @@ def running(asked: Asked, fifo: Path) -> Asked:
 
 
 @pytest.fixture
-def one_worker(open_ring: Callable[..., Asked]) -> Callable[[Callable[[Asked], None]], None]:
-    """Runs a function in a thread of its own, on a ring with a single worker of each sort.
-
-    The limit and the workers are the thread's, for all its rings: in this one an idle worker that another
-    test has needed, within the last five seconds, would take up what is to be queued.
-    """
+def alone(open_ring: Callable[..., Asked]) -> Callable[[Callable[[Asked], None]], None]:
+    """Runs a function on a ring in a thread of its own, as workers and their limits are a thread's."""
 
     def play(function: Callable[[Asked], None]) -> None:
         raised: list[BaseException] = []
 
         def work() -> None:
             try:
-                asked = open_ring()
-                asked.ring.register_iowq_max_workers(1, 1)
-                function(asked)
+                function(open_ring())
             except BaseException as error:  # noqa: BLE001 - raised again, where pytest sees it
                 raised.append(error)
 
@@ -70,6 +64,22 @@ def one_worker(open_ring: Callable[..., Asked]) -> Callable[[Callable[[Asked], N
         thread.join()
         if raised:
             raise raised[0]
+
+    return play
+
+
+@pytest.fixture
+def one_worker(
+    alone: Callable[[Callable[[Asked], None]], None],
+) -> Callable[[Callable[[Asked], None]], None]:
+    """The same, with a single worker of each sort."""
+
+    def play(function: Callable[[Asked], None]) -> None:
+        def limited(asked: Asked) -> None:
+            asked.ring.register_iowq_max_workers(1, 1)
+            function(asked)
+
+        alone(limited)
 
     return play
 
@@ -145,6 +155,27 @@ def test_any_answers_0_also_when_queued_ones_were_killed(
         assert asked.cancel(0, flags) in (0, 1, 2, 3)  # 0 but on 6.1 (facts 2.6): it says nothing
         assert [asked.end(n) for n in (2, 3)] == [CANCELED] * 2
         assert asked.end(1) in INTERRUPTED
+
+
+def test_idle_workers_outlast_a_lower_limit(
+    alone: Callable[[Callable[[Asked], None]], None], fifo: Path
+) -> None:
+    """For five seconds: what is to wait behind one that runs may run at once."""
+
+    @alone
+    def _(asked: Asked) -> None:
+        def two_run(first: int, second: int) -> None:
+            for user_data in (first, second):
+                open_fifo(asked, user_data, fifo)
+            until_blocked("wait_for_partner", 2)
+            for user_data in (first, second):
+                assert asked.cancel(user_data) in RUNS
+                assert asked.end(user_data) in INTERRUPTED
+
+        two_run(1, 2)
+        asked.ring.register_iowq_max_workers(1, 1)
+        until(lambda: blocked_in("io_wqe_worker") + blocked_in("io_wq_worker") >= 2, "both are idle")
+        two_run(3, 4)
 
 
 def test_a_running_open_that_finds_its_partner_is_no_cancel(running: Asked, fifo: Path) -> None:

@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src"
-LIMIT = 525_000  # bytes; most of them are Python, with its docstrings and comments: see docs/install.md
+LIMIT = 560_000  # bytes; most of them are Python, with its docstrings and comments: see docs/install.md
 NAME = re.compile(r"iocancel-[^-]+-cp311-abi3-(?P<systems>[a-z0-9_.]+)_(?P<machine>x86_64|aarch64)\.whl")
 EXTENSION = "iocancel/_native.abi3.so"
 MACHINES = {"x86_64": 62, "aarch64": 183}  # e_machine, the 16 bits at 18 of an ELF file
