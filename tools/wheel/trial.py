@@ -73,6 +73,7 @@ class Trial:
         status = roots.run(self._root, roots.shell(*command), {**self._variables, **variables})
         if status:
             self.failed.append(f"{self._suite}: {name} (exit status {status})")
+            print(f"\nfailed: {self.failed[-1]}", flush=True)
         return not status
 
     def install(self, wheel: Path) -> bool:
