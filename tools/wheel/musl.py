@@ -149,10 +149,9 @@ def main(options: argparse.Namespace, tree: Path, pytest: list[str]) -> int:
     if not options.build_only:
         steps.run(interpreter, "-m", "pip", "install", "-q", "--disable-pip-version-check", wheel)
         command = [str(tree / "tools/wheel/test.sh"), *(["--no-tests"] if options.no_tests else pytest)]
-        # The tests find no compiler of this Python's but by CC, and what they compile is for musl, too.
         path = f"{interpreter.parent}:{os.environ['PATH']}"
-        variables = {**os.environ, **compiler, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-        variables["IOCANCEL_LIBURING_INCLUDE"] = str(libraries / "include")
+        variables = {**os.environ, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        variables["IOCANCEL_LIBURING_INCLUDE"] = str(libraries / "include")  # for this Python's compiler
         status = subprocess.run(command, env=variables, check=False).returncode
     print(f"{wheel}: {wheel.stat().st_size} bytes")
     return status
