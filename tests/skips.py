@@ -57,7 +57,7 @@ BARE = (
     r"^no openssl here",
     r"^no <linux/bpf.h>$",
     r"^needs dpkg-deb$",
-    r"^setuptools is not here$",
+    r"^no setuptools here that makes wheels by itself$",
     r"^no (trio|uvloop|anyio|caio|libaio)( here|$)",
     r"^could not import '(trio|uvloop|anyio|caio|libaio)'",
     r"libaio\.so\.1: (cannot open shared object file|No such file or directory)",
