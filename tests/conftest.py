@@ -60,6 +60,7 @@ if os.environ.get("IOCANCEL_GUEST") and not os.environ.get("IOCANCEL_WHOLE"):
         "trace/test_record_process.py",
         "trace/test_recorded.py",
         "test_guests.py",
+        "test_loops.py",
         "test_structure.py",
         "test_wheel.py",
         "uring/test_prep_arguments.py",
