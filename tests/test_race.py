@@ -12,7 +12,7 @@ import pytest
 
 from iocancel import _lifetime, open_engine
 from iocancel._native import ffi
-from iocancel.operation import OTHER
+from iocancel.operation import OTHER, Operation
 from iocancel.uring import limbo
 from tools.race import __main__ as command
 from tools.race import check, handover, rounds
@@ -30,6 +30,24 @@ from .race_stage import uring as uring
 def test_a_short_run(scenario: str, threads: int) -> None:
     done = sum(rounds.play(options(scenario, threads), number) for number in range(3))
     assert done > OPS
+
+
+@pytest.mark.parametrize("scenario", sorted(SCENARIOS))
+def test_what_is_over_exports_no_view(scenario: str) -> None:
+    """Where garbage has a memoryview and its export, some Pythons crash (gh-77894)."""
+    gc.collect()
+    gc.disable()
+    try:
+        rounds.play(options(scenario, 4), 0)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert any(isinstance(each, Operation) for each in gc.garbage), "a cycle with operations"
+        pins = [each for each in gc.garbage if isinstance(each, ffi.CData)]
+        assert [pin for pin in map(repr, pins) if "from 'memoryview'" in pin] == []
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 def test_requests_while_the_leader_leaves() -> None:

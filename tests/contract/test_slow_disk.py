@@ -91,4 +91,4 @@ def test_closing_in_haste_keeps_the_memory(ring: Any, direct: int, page: mmap.mm
     with pytest.raises(BufferError):
         page.close()
     until(lambda: limbo.sweep() == 0, "the barrier hangs up")
-    del op
+    page.close()  # though `op` is alive

@@ -140,6 +140,7 @@ def test_close_gives_up_and_keeps_the_memory(slow_disk: int) -> None:
     [kept] = kernel_module._abandoned
     assert kept.shut(-1)  # waits until it has ended
     kernel_module.sweep()
-    del op, engine, kept
+    del engine, kept
     gc.collect()
     memory.close()
+    assert op.outcome is Outcome.FAILED, "it is alive, and has no hold of the memory"

@@ -29,6 +29,8 @@ from iocancel.engines.uring import ring as ring_module
 from iocancel.engines.uring.carrier import UringBatch
 from iocancel.engines.uring.ring import EngineRing, open_ring
 
+from iocancel.uring import limbo
+
 from ..support import few, need, need_uring, until
 
 
@@ -253,6 +255,41 @@ def test_the_memory_of_a_closed_engine(pipe: tuple[int, int]) -> None:
     assert buffer == bytes(8)
     assert os.read(pipe[0], 8) == b"later"
     buffer.extend(b"free")
+
+
+def test_what_was_left_pins_nothing_that_the_kernel_has_let_go_of(pipe: tuple[int, int]) -> None:
+    """The ring has seen its end, the engine has not. Collected, such a view crashes some Pythons (gh-77894)."""
+    view = memoryview(bytearray(8))
+    engine = UringEngine()
+    op = engine.read(pipe[0], view)
+    engine.submit()
+    # A completion that does not arrive.
+    engine._carrier.records = list  # type: ignore[method-assign]
+    engine._settle_cancelled = lambda _: False  # type: ignore[method-assign]
+    with pytest.warns(ResourceWarning, match="1 operations still ran"):
+        engine.close(0.05)
+    until(lambda: limbo.sweep() == 0, "the kernel has let go")
+    view.release()  # a BufferError while it is exported
+    assert op.outcome is Outcome.FAILED
+
+
+def test_a_forked_child_has_its_memory_to_itself(pipe: tuple[int, int]) -> None:
+    view = memoryview(bytearray(8))
+    with UringEngine() as engine:
+        op = engine.read(pipe[0], view)
+        engine.submit()
+        child = os.fork()
+        if not child:
+            try:
+                view.release()
+            except BaseException:  # noqa: BLE001 - a child that goes on would run the other tests, too
+                os._exit(1)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        with pytest.raises(BufferError):
+            view.release()
+    assert op.outcome is Outcome.CANCELLED
+    view.release()
 
 
 @pytest.mark.parametrize("how", ["forgotten", "older ring", "collected", "exit"])

@@ -10,6 +10,8 @@ from iocancel.uring import MsgHdr, SockAddr
 from iocancel.uring.memory import socket_address
 from iocancel.uring.prep_recv import control_messages
 
+from ..support import python
+
 
 @pytest.mark.parametrize(
     ("family", "value"),
@@ -81,6 +83,37 @@ def test_python_s_form_needs_a_family() -> None:
 def test_what_is_no_message(arguments: tuple[Any, dict[str, Any]]) -> None:
     with pytest.raises(TypeError):
         MsgHdr(*arguments[0], **arguments[1])
+
+
+def test_a_message_that_is_garbage_with_its_views() -> None:
+    """The view is the older one, so that the collector comes to it first (gh-77894)."""
+    done = python(GARBAGE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 True\n", "")
+
+
+GARBAGE = """
+import gc
+from iocancel.uring import MsgHdr, memory
+
+class Cycle:
+    pass
+
+gc.disable()
+for _ in range(3):
+    view = memoryview(bytearray(8))
+    cycle = Cycle()
+    cycle.own, cycle.view, cycle.message = cycle, view, MsgHdr([view], control=view)
+    del view, cycle
+    gc.collect()
+held = len(memory._views)
+room = bytearray(8)
+last = MsgHdr([memoryview(room)])
+try:
+    room.append(0)
+    print(held, False)
+except BufferError:
+    print(held, True)
+"""
 
 
 def test_a_message_pins_its_buffers() -> None:

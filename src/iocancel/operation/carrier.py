@@ -150,7 +150,9 @@ class Carrier(Protocol):
         ...
 
     def close(self, timeout: float | None, left: Sequence[Operation[Any]]) -> bool:
-        """Close the system; what still runs keeps its memory until it ends, or for ever.
+        """Close the system; the memory of what still runs is kept until that has ended, or for ever.
+
+        By the carrier: an operation that was left lets go of its memory when this has returned.
 
         Args:
             timeout: how long to wait for it, in seconds; None for ever.

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 CLOSE_TIMEOUT = 5.0
 _STUCK = 0.1  # seconds that the leader has for leaving
 _UNASKED = 1.0  # seconds that a collection, or the interpreter's end, may take
+# In place of an export. An operation that was left may live for long, with the caller's buffer pinned for
+# nothing; and of a memoryview that is garbage while it is exported, CPython before 3.11.9 and 3.12.3 makes a
+# crash (gh-77894).
+_KEPT = object()
 
 
 class Closing(Cancelling):
@@ -190,7 +194,7 @@ class Closing(Cancelling):
                     left.append(op)
             safe = self._carrier.close(None if until is None else max(0.0, until - time.monotonic()), left)
             for op in left:
-                self._abandon(op)
+                self._abandon(op, safe)
             # What is in the old ledger stays there: the carrier keeps it for as long as it has to.
             self._ledger = Ledger()
             self._state = CLOSED
@@ -223,16 +227,17 @@ class Closing(Cancelling):
             if self._is_led():
                 self._await_lead(waiter, 0.05)
 
-    def _abandon(self, op: Operation[Any]) -> None:
-        """The engine will not hear of its ending."""
-        if op._state in (RELEASING, ENDED):
-            op._state = ENDED  # of a zero-copy send the kernel has the memory yet: its pins say so
-            return
-        pins = op._pins  # not let go of: the kernel has them
-        op._why = LEFT
+    def _abandon(self, op: Operation[Any], safe: bool) -> None:
+        """The engine will not hear of its ending; what the kernel has yet, the carrier keeps."""
+        told = op._state in (RELEASING, ENDED)
+        if not told:
+            op._why = LEFT
         op._state = ENDED
-        op._pins = pins
-        self._call_back(op)
+        if op._pins is not None:  # of a zero-copy send they say that the kernel has the memory yet
+            op._pins = None if safe else _KEPT  # behind the state, as ever
+        op._entry = None  # a carrier has its memory in either
+        if not told:
+            self._call_back(op)
 
     # Unasked
 
@@ -253,6 +258,7 @@ class Closing(Cancelling):
         self._state = FORKED
         self._carrier.forked()
         for op in list(self._ledger.flight.values()):
+            op._pins = op._entry = None  # what is written is the parent's memory
             if isinstance(op, FdOperation):
                 op._why = LEFT  # its fd is the parent's
         self._ledger = Ledger()

@@ -168,6 +168,7 @@ class ScriptedCarrier:
         self.waiting = 0
         self.closed = False
         self._memory: dict[int, weakref.ref[Memory]] = {}
+        self._kept: list[Memory] = []  # of what was left when it was closed
         self._early: dict[int, list[Completion]] = {}
         self._records: list[Record] = []
         self._chunks: dict[int, deque[bytes]] = {}
@@ -407,6 +408,7 @@ class ScriptedCarrier:
         self.closed = True
         if self._file is not None:
             self._file.close()
+        self._kept += [op._pins for op in left]
         return not self.flight
 
     def forked(self) -> None:

@@ -6,6 +6,7 @@ entry needs it. A pinned buffer is a live buffer export: Python refuses to resiz
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 import os
@@ -113,21 +114,58 @@ def _several(buffers: Sequence[ReadableBuffer], what: str) -> Sequence[ReadableB
     return buffers
 
 
-def _view(buf: ReadableBuffer, what: str) -> memoryview:
+# The views that something holds that may become garbage together with them: see `_Held`.
+_views: dict[int, memoryview] = {}
+_numbers = itertools.count()
+# CPython before 3.11.9 and 3.12.3 clears a memoryview that is garbage also while it is exported, and crashes
+# when the export ends (gh-77894).
+_CLEARED_EARLY = sys.version_info < (3, 11, 9) or (3, 12) <= sys.version_info < (3, 12, 3)
+
+
+class _Held(int):
+    """Keeps a view out of the collector's reach for as long as it lives.
+
+    The collector does not clear what `_views` has. This is no container, so it is not cleared either: it
+    goes with the last that refers to it, and what exports the view goes at that moment or later.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, view: memoryview) -> _Held:
+        """Hold `view`."""
+        held = super().__new__(cls, next(_numbers))
+        _views[int(held)] = view
+        return held
+
+    def __del__(self, let_go: Any = _views.pop) -> None:
+        let_go(int(self), None)  # not by its name, which is gone before the last of these at interpreter exit
+
+
+def _lasting(buf: ReadableBuffer, what: str) -> tuple[Any, bool, list[_Held]]:
+    """Pins memory for as long as the caller likes: the pin, whether it is read-only, and what else to keep.
+
+    A request's pins are let go of when it ends; these may be garbage, in a cycle, with the caller's view.
+    """
+    held = [_Held(buf)] if _CLEARED_EARLY and isinstance(buf, memoryview) else []
     try:
-        return memoryview(buf)
-    except (TypeError, ValueError, BufferError) as error:
-        raise _bad_buffer(buf, what, "an object with a contiguous buffer", error) from None
+        return ffi.from_buffer("uint8_t[]", buf, require_writable=True), False, held
+    except (TypeError, ValueError, BufferError):
+        return readable(buf, what), True, held
 
 
 def iovecs(buffers: Sequence[ReadableBuffer], write: bool, what: str = "buffers") -> tuple[Any, list[Any]]:
     """Pins buffers and the array of iovecs that names them; `write`: the kernel writes to them."""
     pins = [(writable if write else readable)(b, what) for b in _several(buffers, what)]
+    vector = _vector(pins)
+    return vector, [vector, *pins]
+
+
+def _vector(pins: list[Any]) -> Any:
     vector = ffi.new("struct iovec[]", max(len(pins), 1))
     for entry, pin in zip(vector, pins, strict=False):
         entry.iov_base = pin
         entry.iov_len = len(pin)
-    return vector, [vector, *pins]
+    return vector
 
 
 class SockAddr:
@@ -284,19 +322,17 @@ class MsgHdr:
         name: SockAddr | None = None,
         control: ReadableBuffer | None = None,
     ) -> None:
-        # One view of each, asked for once: what is pinned is what was found to be writable.
-        given = [_view(b, "buffers") for b in _several(buffers, "buffers")]
-        vector, pins = iovecs(given, write=False)
+        given = [_lasting(b, "buffers") for b in _several(buffers, "buffers")]
+        vector = _vector([pin for pin, _, _ in given])
         self._c = _new("struct ioc_msghdr *")
-        self._c.msg_iov, self._c.msg_iovlen = vector, len(pins) - 1
+        self._c.msg_iov, self._c.msg_iovlen = vector, len(given)
         self._name = None if name is None else (name, *pin_sockaddr(name))
         self._control = None
         if control is not None:
-            view = _view(control, "control")
-            self._control = readable(view, "control")
-            given.append(view)
-        self._readonly = any(view.readonly for view in given)
-        self._pins = pins
+            given.append(_lasting(control, "control"))
+            self._control = given[-1][0]
+        self._readonly = any(readonly for _, readonly, _ in given)
+        self._pins = [vector, given]
         self._fill(False)
 
     def _fill(self, write: bool) -> None:
