@@ -118,10 +118,11 @@ class Core:
         except BaseException:
             self._undo(op)
             raise
-        if self._sealed:  # closed meanwhile: what had entered before that is withdrawn by the closing thread
-            if op._state == PREPARED:
-                op._pins = None
-                ledger.leave(token)
+        # Closed meanwhile: what the closing thread has not seen never was. What it has, or what another thread
+        # had handed over before, ends as any other does, and may have brought something.
+        if self._sealed and op._state == PREPARED:
+            op._pins = None
+            ledger.leave(token)
             raise self._gone()
         return op
 
