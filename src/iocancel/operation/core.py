@@ -118,8 +118,8 @@ class Core:
         except BaseException:
             self._undo(op)
             raise
-        # Closed meanwhile: what the closing thread has not seen never was. What it has, or what another thread
-        # had handed over before, ends as any other does, and may have brought something.
+        # Closed meanwhile: what the closing thread has not seen never was. What it has, or what another
+        # thread had handed over before, ends as any other does, and may have brought something.
         if self._sealed and op._state == PREPARED:
             op._pins = None
             ledger.leave(token)
