@@ -30,7 +30,7 @@ from iocancel.engines.uring.carrier import UringBatch
 from iocancel.engines.uring.ring import EngineRing, open_ring
 from iocancel.uring import limbo
 
-from ..support import few, need, need_uring, until
+from ..support import BOUND, few, need, need_uring, until
 
 
 def test_the_models_bits_are_the_kernels() -> None:
@@ -270,6 +270,34 @@ def test_what_was_left_pins_nothing_that_the_kernel_has_let_go_of(pipe: tuple[in
     until(lambda: limbo.sweep() == 0, "the kernel has let go")
     view.release()  # a BufferError while it is exported
     assert op.outcome is Outcome.FAILED
+
+
+def test_what_was_left_keeps_its_memory_while_a_thread_is_stuck(pipe: tuple[int, int]) -> None:
+    """What that thread's call moves by itself the ring does not know of."""
+    view = memoryview(bytearray(8))
+    engine = UringEngine()
+    op = engine.read(pipe[0], view)
+    engine.submit()
+    go = engine._carrier.go
+    inside, over = threading.Event(), threading.Event()
+
+    def stuck(batch: Any, wait: bool, timeout: float | None) -> None:
+        inside.set()
+        over.wait(BOUND)
+        with pytest.raises(ValueError, match="closed"):
+            go(batch, wait, timeout)
+
+    engine._carrier.go = stuck  # type: ignore[method-assign]
+    thread = threading.Thread(target=engine.submit)
+    thread.start()
+    assert inside.wait(BOUND)
+    engine.close(0.05)
+    assert op.outcome is Outcome.FAILED
+    with pytest.raises(BufferError):
+        view.release()
+    over.set()
+    thread.join()
+    view.release()
 
 
 def test_a_forked_child_has_its_memory_to_itself(pipe: tuple[int, int]) -> None:

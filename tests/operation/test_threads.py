@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from iocancel import Outcome, Verdict
+from iocancel.operation import core
 from iocancel.testing import Answer, ScriptedEngine, ScriptError
 
-from ..support import BOUND
+from ..support import BOUND, until
 from .helpers import Thread, running
 
 
@@ -307,3 +308,49 @@ def test_a_callback_runs_once_whoever_learns_of_the_ending(engine: ScriptedEngin
         for thread in threads:
             thread.join()
     assert sorted(called, key=id) == sorted(ops, key=id)
+
+
+def test_a_lead_that_no_frame_has_is_given_up(engine: ScriptedEngine) -> None:
+    """What raised into the leader from outside has kept it from giving up the lead; others find out."""
+    led, over = threading.Event(), threading.Event()
+
+    def lead() -> None:
+        mine = engine._lead = object()
+        engine._lead_thread = threading.get_ident()
+        led.set()
+        over.wait(BOUND)
+        assert engine._lead is mine, "it was taken from a frame that has it"
+
+    thread = Thread(lead).start()
+    assert led.wait(BOUND)
+    assert engine._is_led()
+    over.set()
+    thread.join()
+    assert engine._lead is not None
+    assert not engine._is_led()
+    assert engine._lead is None
+    engine.submit()
+
+
+def test_one_that_waits_for_a_closer_who_has_gone_returns(engine: ScriptedEngine) -> None:
+    held, over = threading.Event(), threading.Event()
+
+    def close() -> None:
+        mine = engine._closing = object()
+        engine._closer, engine._state = threading.get_ident(), core.CLOSING
+        held.set()
+        over.wait(BOUND)
+        assert engine._closing is mine
+
+    closer = Thread(close).start()
+    assert held.wait(BOUND)
+    engine.close(0.01)
+    assert engine._state is core.CLOSING, "its closer is at it"
+    waiting = Thread(engine.close).start()
+    until(lambda: bool(engine._followers), "it waits")
+    over.set()
+    closer.join()
+    waiting.join()
+    engine._closer = threading.get_ident()
+    engine.close()
+    assert engine.closed

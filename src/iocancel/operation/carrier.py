@@ -152,7 +152,8 @@ class Carrier(Protocol):
     def close(self, timeout: float | None, left: Sequence[Operation[Any]]) -> bool:
         """Close the system; the memory of what still runs is kept until that has ended, or for ever.
 
-        By the carrier: an operation that was left lets go of its memory when this has returned.
+        By the carrier: an operation that was left lets go of its memory when this has returned (but where a
+        thread is inside a call of the carrier's).
 
         Args:
             timeout: how long to wait for it, in seconds; None for ever.

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import gc
 import os
-import sys
 import threading
 import time
 import warnings
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from iocancel.operation.cancelling import Cancelling
 from iocancel.operation.core import CLOSED, CLOSING, FORKED, OPEN, expiry
 from iocancel.operation.hooks import tell
-from iocancel.operation.leading import LEADERS, Pending, Waiter
+from iocancel.operation.leading import LEADERS, Pending, Waiter, in_a_frame
 from iocancel.operation.ledger import Ledger
 from iocancel.operation.model import Outcome
 from iocancel.operation.operation import CLOSING as BY_CLOSING
@@ -120,7 +119,7 @@ class Closing(Cancelling):
         Raises:
             RuntimeError: from a signal handler that has interrupted this engine.
         """
-        me = threading.get_ident()
+        mine, me = object(), threading.get_ident()
         if self._state in (CLOSED, FORKED):
             return
         if self._leads(me):
@@ -131,6 +130,7 @@ class Closing(Cancelling):
         if self._state is OPEN or (self._state is CLOSING and self._closer == me):
             again = self._state is CLOSING
             self._closer = me
+            self._closing = mine
             self._state = CLOSING
         else:
             self._await_closed(until)
@@ -148,7 +148,7 @@ class Closing(Cancelling):
     def _await_closed(self, until: float | None) -> None:
         """Another thread closes: its end is the end of this call, too."""
         waiter = Waiter()
-        while self._state is CLOSING and self._closer in sys._current_frames():
+        while self._state is CLOSING and in_a_frame(self, "_closing"):
             left = None if until is None else until - time.monotonic()
             if left is not None and left <= 0:
                 return
@@ -194,7 +194,8 @@ class Closing(Cancelling):
                     left.append(op)
             safe = self._carrier.close(None if until is None else max(0.0, until - time.monotonic()), left)
             for op in left:
-                self._abandon(op, safe)
+                self._abandon(op)
+            self._kept = [(op, safe) for op in left]
             # What is in the old ledger stays there: the carrier keeps it for as long as it has to.
             self._ledger = Ledger()
             self._state = CLOSED
@@ -202,6 +203,10 @@ class Closing(Cancelling):
             if self._lead is mine:
                 self._lead_thread = 0
                 self._lead = None
+            # The call of a thread that is stuck may be one that moves bytes by itself: then when it has left.
+            self._wanted = True
+            if self._lead is None:
+                self._let_go()
         for waiter in list(self._followers):
             waiter.awake()
         running = [op for op in left if op._pins is not None or op._why == LEFT]
@@ -227,17 +232,24 @@ class Closing(Cancelling):
             if self._is_led():
                 self._await_lead(waiter, 0.05)
 
-    def _abandon(self, op: Operation[Any], safe: bool) -> None:
-        """The engine will not hear of its ending; what the kernel has yet, the carrier keeps."""
-        told = op._state in (RELEASING, ENDED)
-        if not told:
-            op._why = LEFT
+    def _abandon(self, op: Operation[Any]) -> None:
+        """The engine will not hear of its ending."""
+        if op._state in (RELEASING, ENDED):
+            op._state = ENDED  # of a zero-copy send the kernel has the memory yet: its pins say so
+            return
+        pins = op._pins  # not let go of: the kernel has them
+        op._why = LEFT
         op._state = ENDED
-        if op._pins is not None:  # of a zero-copy send they say that the kernel has the memory yet
-            op._pins = None if safe else _KEPT  # behind the state, as ever
-        op._entry = None  # a carrier has its memory in either
-        if not told:
-            self._call_back(op)
+        op._pins = pins
+        self._call_back(op)
+
+    def _let_go(self) -> None:
+        """Of the memory of what was left: what the kernel has yet of it, the carrier keeps."""
+        kept, self._kept = self._kept, []
+        for op, safe in kept:
+            if op._pins is not None:
+                op._pins = None if safe else _KEPT
+            op._entry = None  # a carrier has its memory in either
 
     # Unasked
 

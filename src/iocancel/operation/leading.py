@@ -24,6 +24,9 @@ from iocancel import errors
 from iocancel.operation.core import CLOSED, CLOSING, FORKED, OPEN, Core, expiry
 from iocancel.operation.operation import DEADLINE, IN_FLIGHT, RELEASING, SENT, Operation
 
+if TYPE_CHECKING:
+    from types import FrameType
+
 # A follower looks again after this many seconds, for the case that a signal's exception came just between a
 # leader's leaving and its waking a follower.
 _SAFETY = 1.0
@@ -37,6 +40,44 @@ def _in_flight(op: Any) -> bool:
 
 def _is_awaited(op: Any) -> bool:
     return op._awaited is not None
+
+
+class _Nobody:
+    def __init__(self) -> None:
+        self._lead, self._closing = object(), object()
+
+
+_nobody = _Nobody()
+
+
+def _references(holder: Any, name: str) -> int:
+    thing = getattr(holder, name)
+    return sys.getrefcount(thing)
+
+
+def in_a_frame(holder: Any, name: str, ours: int = 0) -> bool:
+    """Whether a thread's frame still has what `holder` has by this name, which was made there for it alone.
+
+    So is one in an exception's traceback, until that is let go of. Frames of other threads can't be looked
+    at: CPython 3.11 makes an object for each, which may start a collection, and meanwhile the thread leaves
+    its frame (seen: `f_back` was a bool).
+
+    Args:
+        holder: an object.
+        name: an attribute of it, and of `_Nobody`.
+        ours: how many of the caller's variables have it.
+    """
+    return _references(holder, name) - ours > _references(_nobody, name)
+
+
+def _leads_here(mine: object) -> bool:
+    """Whether this thread is inside a function that leads with `mine`."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code in LEADERS and frame.f_locals.get("mine") is mine:
+            return True
+        frame = frame.f_back
+    return False
 
 
 class Pending:
@@ -258,9 +299,11 @@ class Leading(Core):
             soonest = self._again_at if soonest is None else min(soonest, self._again_at)
         return None if soonest is None else max(0.0, soonest - time.monotonic())
 
-    if TYPE_CHECKING:  # cancelling.py, which is built on this, has it
+    if TYPE_CHECKING:  # what is built on this has these
 
         def _send(self) -> None: ...
+
+        def _let_go(self) -> None: ...
 
     def _left(self, collect: bool = False) -> None:
         """After the lead was given up, or was not had: what came too late for it, and who may lead next.
@@ -274,6 +317,8 @@ class Leading(Core):
         if self._wanted and self._lead is None and self._state is OPEN:
             self._run(wait=False, timeout=None, collect=collect)
         if self._lead is None:
+            if self._kept:
+                self._let_go()
             self._wake_one()
 
     def _leads(self, me: int) -> bool:
@@ -295,11 +340,11 @@ class Leading(Core):
         mine = self._lead
         if mine is None:
             return False
-        frame = sys._current_frames().get(self._lead_thread)
-        while frame is not None:
-            if frame.f_code in LEADERS and frame.f_locals.get("mine") is mine:
+        if self._lead_thread == threading.get_ident():
+            if _leads_here(mine):
                 return True
-            frame = frame.f_back
+        elif self._lead_thread and in_a_frame(self, "_lead", 1):
+            return True
         # No call between the look and the stores.
         if self._lead is mine:
             self._lead_thread = 0
@@ -397,6 +442,8 @@ class Leading(Core):
             self._left()
 
     _closer = 0  # the thread that closes
+    _closing: object = None  # what only its frame has beside
+    _kept: Sequence[Any] = ()  # what was left by the closing, and has its memory yet
 
     def _may_lead(self, me: int) -> bool:
         return self._state is OPEN or (self._state is CLOSING and self._closer == me)

@@ -294,8 +294,8 @@ class Counting(_Engine):
         self._tally.ended(op)
         super()._call_back(op)
 
-    def _abandon(self, op: Operation[Any], safe: bool) -> None:
-        super()._abandon(op, safe)
+    def _abandon(self, op: Operation[Any]) -> None:
+        super()._abandon(op)
         self._tally.ended(op)
 
     def _stop(self, op: Operation[Any]) -> bool:
