@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -19,11 +20,12 @@ from iocancel.doctor import machine, verbs
 from iocancel.doctor.report import Finding, Report
 from iocancel.doctor.show import Painter, table, width_of
 from iocancel.doctor.text import as_text
+from iocancel.engines.posix_aio import lines
 from iocancel.operation import VERBS
 from iocancel.trace.tracefs import Instance, TracingUnavailable
 from iocancel.trace.tracer import events
 
-from .support import BOUND, refuse
+from .support import BOUND, refuse, until
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +201,10 @@ def test_it_leaves_nothing_behind() -> None:
     doctor.examine()
     fds, threads = set(os.listdir("/proc/self/fd")), threading.active_count()
     doctor.examine()
-    assert set(os.listdir("/proc/self/fd")) == fds
+    # What the C library's threads still had when their engine was closed is swept up later, by the next one.
+    until(lambda: lines.sweep() == 0, "what ran on has ended")
+    gc.collect()
+    assert set(os.listdir("/proc/self/fd")) <= fds, "more than before; fewer, where the first left something"
     assert threading.active_count() == threads
 
 
