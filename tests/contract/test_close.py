@@ -6,7 +6,6 @@ import gc
 import os
 import select
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -85,66 +84,6 @@ def test_after_it_everything_raises(name: str, pipe: tuple[int, int]) -> None:
     assert engine.in_flight == 0
     assert "closed" in repr(engine)
     os.fstat(pipe[0])
-
-
-class Between(deque[Any]):
-    """What is staged: `then` comes between an operation's staging and its call's return."""
-
-    def __init__(self, then: Callable[[Any], None]) -> None:
-        super().__init__()
-        self._then = then
-
-    def append(self, op: Any) -> None:
-        super().append(op)
-        self._then(op)
-
-
-def elsewhere(act: Callable[[], object]) -> None:
-    thread = threading.Thread(target=act)
-    thread.start()
-    thread.join()
-
-
-@pytest.mark.parametrize("handed", [True, False])
-def test_an_operation_that_the_closing_has_seen_is_its_callers(
-    handed: bool, engine: Any, pipe: tuple[int, int]
-) -> None:
-    """Another thread closes the engine while a call makes an operation: what came by it is not lost."""
-    need_verbs(engine, "read")
-
-    def close(op: Any) -> None:
-        if handed:
-            engine.submit()
-            assert op.wait(BOUND) is C
-        engine.close()
-
-    os.write(pipe[1], b"data")
-    buffer = bytearray(8)
-    engine._staged = Between(lambda op: elsewhere(lambda: close(op)))
-    op = engine.read(pipe[0], buffer)
-    if handed:
-        assert op.result() == 4
-        assert buffer[:4] == b"data"
-    else:
-        assert op.outcome is X
-        assert os.read(pipe[0], 8) == b"data"
-    buffer.append(0)
-
-
-def test_an_operation_that_the_closing_has_not_seen_is_refused(engine: Any, pipe: tuple[int, int]) -> None:
-    need_verbs(engine, "read")
-    buffer = bytearray(8)
-    prepare = engine._carrier.prepare
-
-    def close(op: Any, *args: Any) -> None:
-        prepare(op, *args)
-        elsewhere(engine.close)
-
-    engine._carrier.prepare = close
-    with pytest.raises(ValueError, match="closed"):
-        engine.read(pipe[0], buffer)
-    assert engine.in_flight == 0
-    buffer.append(0)
 
 
 def test_threads_that_wait_return(engine: Any, pipes: Callable[[], tuple[int, int]]) -> None:

@@ -69,6 +69,35 @@ def test_what_runs_on_past_the_bound(ends: Ends) -> None:
 
 
 @only_glibc
+def test_a_closing_that_was_cut_short_still_tells_what_runs_on(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_end, write_end = ends()
+    buffer = bytearray(4)
+    engine = PosixAioEngine()
+    op = engine.read(read_end, buffer)
+    engine.submit()
+    runs(op)
+
+    def cut_short(*_: Any) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine._carrier, "_wait", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        engine.close(0.05)
+    with pytest.warns(ResourceWarning, match="1 operations still ran"):
+        engine.close(0.05)
+    with pytest.raises(BufferError):
+        buffer.append(0)
+    os.write(write_end, b"late")
+    until(lambda: lines.sweep() == 0, "its end")
+    gc.collect()
+    buffer.append(0)
+    assert op.outcome is Outcome.FAILED
+
+
+@only_glibc
 def test_close_waits_for_what_runs(ends: Ends) -> None:
     read_end, write_end = ends()
     engine = PosixAioEngine()

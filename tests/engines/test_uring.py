@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 from typing import Any
 
 import pytest
@@ -269,6 +270,34 @@ def test_what_was_left_pins_nothing_that_the_kernel_has_let_go_of(pipe: tuple[in
         engine.close(0.05)
     until(lambda: limbo.sweep() == 0, "the kernel has let go")
     view.release()  # a BufferError while it is exported
+    assert op.outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize("where", ["the wait for the kernel", "the end"])
+def test_a_closing_that_was_cut_short_lets_go_in_the_end(where: str, pipe: tuple[int, int]) -> None:
+    view = memoryview(bytearray(8))
+    engine = UringEngine()
+    op = engine.read(pipe[0], view)
+    engine.submit()
+    engine._carrier.records = list  # type: ignore[method-assign]
+    engine._settle_cancelled = lambda ops: not ops  # type: ignore[method-assign]
+
+    def cut_short(*_: Any) -> None:
+        patched.undo()
+        raise KeyboardInterrupt
+
+    patched = pytest.MonkeyPatch()
+    if where == "the end":
+        patched.setattr(engine, "_let_go", cut_short)
+    else:
+        patched.setattr(limbo, "wait", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        engine.close(0.05)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it is said once, by whichever comes so far
+        engine.close(0.05)
+    until(lambda: limbo.sweep() == 0, "the kernel has let go")
+    view.release()
     assert op.outcome is Outcome.FAILED
 
 

@@ -116,6 +116,16 @@ except BufferError:
 """
 
 
+def test_a_message_in_a_cycle_with_its_memory_at_exit() -> None:
+    done = python(
+        "from iocancel.uring import MsgHdr\n"
+        "class Memory(bytearray): pass\n"
+        "memory = Memory(1 << 20)\n"
+        "memory.message = MsgHdr([memoryview(memory)])\n"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_message_pins_its_buffers() -> None:
     buffer, control = bytearray(8), bytearray(8)
     message = MsgHdr([buffer], control=control)

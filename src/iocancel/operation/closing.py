@@ -121,38 +121,60 @@ class Closing(Cancelling):
         """
         mine, me = object(), threading.get_ident()
         if self._state in (CLOSED, FORKED):
+            if self._kept and self._lead is None:  # an exception has cut the first short at its very end
+                self._let_go()
             return
         if self._leads(me):
             raise self._inside()
         until = None if timeout is None else expiry(timeout)
         # One that a signal's exception has cut short is begun again. No call between the look and the stores:
         # of two threads one closes.
+        again = self._state is CLOSING
         if self._state is OPEN or (self._state is CLOSING and self._closer == me):
-            again = self._state is CLOSING
             self._closer = me
             self._closing = mine
             self._state = CLOSING
         else:
-            self._await_closed(until)
-            return
+            while self._closing is not mine:
+                gone = self._await_closed(until)
+                if gone is None:
+                    return
+                # Begun by a thread that was interrupted, and is elsewhere now. No call between, as above.
+                if self._closing is gone:
+                    self._closer = me
+                    self._closing = mine
         try:
             if not again:
                 tell("iocancel.close", self._carrier.name, tuple(self._ledger.newest_first()))
-            for op in self._ledger.newest_first():
-                op._why = op._why or BY_CLOSING
-            self._drain(until)
+            if not self._sealed:  # else the carrier's closing was begun
+                for op in self._ledger.newest_first():
+                    op._why = op._why or BY_CLOSING
+                self._drain(until)
         finally:
-            # Also when Ctrl-C has ended the draining.
-            self._finish(until)
+            try:
+                # Also when Ctrl-C has ended the draining.
+                self._finish(until)
+            finally:
+                if self._closing is mine:  # whatever keeps this frame: an exception's traceback
+                    self._closing = object()
 
-    def _await_closed(self, until: float | None) -> None:
-        """Another thread closes: its end is the end of this call, too."""
+    def _await_closed(self, until: float | None) -> object:
+        """Another thread closes: its end is the end of this call, too.
+
+        Returns:
+            None when it is closed, or the time is over; else the mark of one who has not come to the end.
+        """
         waiter = Waiter()
-        while self._state is CLOSING and in_a_frame(self, "_closing"):
+        while self._state is CLOSING:
+            mark = self._closing
+            if not in_a_frame(self, "_closing", 1):
+                return mark
+            del mark
             left = None if until is None else until - time.monotonic()
             if left is not None and left <= 0:
-                return
+                return None
             self._await_lead(waiter, left)
+        return None
 
     def _drain(self, until: float | None) -> None:
         """Cancel all and wait; the lead is taken from whoever has it."""
@@ -195,7 +217,7 @@ class Closing(Cancelling):
             safe = self._carrier.close(None if until is None else max(0.0, until - time.monotonic()), left)
             for op in left:
                 self._abandon(op)
-            self._kept = [(op, safe) for op in left]
+            self._kept = [*self._kept, *((op, safe) for op in left)]
             # What is in the old ledger stays there: the carrier keeps it for as long as it has to.
             self._ledger = Ledger()
             self._state = CLOSED
@@ -245,11 +267,14 @@ class Closing(Cancelling):
 
     def _let_go(self) -> None:
         """Of the memory of what was left: what the kernel has yet of it, the carrier keeps."""
-        kept, self._kept = self._kept, []
+        kept = self._kept
         for op, safe in kept:
             if op._pins is not None:
                 op._pins = None if safe else _KEPT
-            op._entry = None  # a carrier has its memory in either
+            if op._why == LEFT:
+                op._entry = None  # a carrier has its memory in either
+        if self._kept is kept:  # at last: an exception in between loses nothing
+            self._kept = ()
 
     # Unasked
 
@@ -270,7 +295,8 @@ class Closing(Cancelling):
         self._state = FORKED
         self._carrier.forked()
         for op in list(self._ledger.flight.values()):
-            op._pins = op._entry = None  # what is written is the parent's memory
+            if op._state < RELEASING:
+                op._pins = op._entry = None  # what is written is the parent's memory
             if isinstance(op, FdOperation):
                 op._why = LEFT  # its fd is the parent's
         self._ledger = Ledger()

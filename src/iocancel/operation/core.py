@@ -34,12 +34,17 @@ from iocancel.operation.operation import (
     DEADLINE,
     ENDED,
     IN_FLIGHT,
+    LEFT,
     NOT_FOUND,
     PREPARED,
     RELEASING,
     SENT,
     TOO_LATE,
+    FdOperation,
     Operation,
+)
+from iocancel.operation.operation import (
+    CLOSING as BY_CLOSING,
 )
 
 T = TypeVar("T")
@@ -144,6 +149,9 @@ class Core:
                 self._settle_batch()
             self._carrier.go(None, wait, timeout)
             return
+        if self._sealed:  # while this thread, which leads, was elsewhere: the carrier takes nothing any more
+            self._drop(ops)
+            raise self._gone()
         self._batch = batch = self._carrier.batch(ops)
         try:
             for op in ops:  # before the kernel can see it
@@ -176,9 +184,12 @@ class Core:
         """Find out what the carrier took of a batch; the rest stays staged."""
         batch = self._batch
         if batch is not None:
-            for op in batch.ops[batch.taken() :]:
+            rest = batch.ops[batch.taken() :]
+            for op in rest:
                 if op._state == IN_FLIGHT:
                     op._state = PREPARED
+            if self._sealed:
+                self._drop(rest)
         staged = self._staged
         while staged:
             op = staged[0]
@@ -189,6 +200,13 @@ class Core:
                 self._over(op)  # its withdrawal was cut short
             staged.popleft()
         self._batch = None
+
+    def _drop(self, ops: Sequence[Operation[Any]]) -> None:
+        """Withdraw what a closed engine does not hand over: nobody else will."""
+        for op in ops:
+            if op._state == PREPARED:
+                op._why = op._why or BY_CLOSING
+                self._withdraw(op, -errno.ECANCELED)
 
     def _withdraw(self, op: Operation[Any], res: int) -> None:
         """End what the kernel has never seen."""
@@ -274,6 +292,9 @@ class Core:
                 if op not in list(self._staged):
                     self._staged.append(op)
             return
+        if op._why == LEFT:  # closed meanwhile by another thread, while this one was in a callback
+            self._unheard(op, res, number)
+            return
         if flags & NOTIF and op._state == IN_FLIGHT:
             res = op._res  # see below
         expires = op._expires
@@ -300,6 +321,12 @@ class Core:
         else:
             self._item(op, res, flags, number)
             self._call_item_hooks(op)
+
+    def _unheard(self, op: Operation[Any], res: int, number: int) -> None:
+        """What came for an operation of which was said that nobody will hear of it: fds are closed."""
+        if isinstance(op, FdOperation) and res >= 0 and number > op._seen:
+            op._seen = number
+            op._throw_away(res)
 
     def _back(self, op: Operation[Any], number: int) -> None:
         """It is prepared again: nothing has become of it, and nobody hears of it."""

@@ -47,9 +47,6 @@ class _Nobody:
         self._lead, self._closing = object(), object()
 
 
-_nobody = _Nobody()
-
-
 def _references(holder: Any, name: str) -> int:
     thing = getattr(holder, name)
     return sys.getrefcount(thing)
@@ -67,7 +64,8 @@ def in_a_frame(holder: Any, name: str, ours: int = 0) -> bool:
         name: an attribute of it, and of `_Nobody`.
         ours: how many of the caller's variables have it.
     """
-    return _references(holder, name) - ours > _references(_nobody, name)
+    # One of its own for each look: another thread, or a traceback, may have one that is shared.
+    return _references(holder, name) - ours > _references(_Nobody(), name)
 
 
 def _leads_here(mine: object) -> bool:

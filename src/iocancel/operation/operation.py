@@ -395,15 +395,20 @@ class FdOperation(Operation[T_co]):
         if self._claimed and self._value == self._res:  # a socket closes its fd by itself
             self._value, self._claimed = None, False
 
+    def _throw_away(self, res: int) -> bool:
+        """Close what came by it, where nobody can claim it; False where there was nothing."""
+        with contextlib.suppress(OSError):
+            if self._dispose is not None:
+                return bool(self._dispose(self, res))
+            os.close(res)
+        return True
+
     def __del__(self) -> None:
         # The last that `__init__` sets: without it a signal's exception has cut that short.
         if getattr(self, "_claimed", True) or self._state != ENDED or self._res < 0 or self._why == LEFT:
             return
-        with contextlib.suppress(OSError):
-            if self._dispose is None:
-                os.close(self._res)
-            elif not self._dispose(self, self._res):
-                return
+        if not self._throw_away(self._res):
+            return
         if not self._why:  # a cancelled one that came late was to be thrown away
             text = f"the fd of {self!r} was never taken (result()): closed"
             warnings.warn(text, ResourceWarning, source=self, stacklevel=2)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from iocancel import _lifetime
 from iocancel._native import ffi, lib
 
 if TYPE_CHECKING:
@@ -126,7 +127,9 @@ class _Held(int):
     """Keeps a view out of the collector's reach for as long as it lives.
 
     The collector does not clear what `_views` has. This is no container, so it is not cleared either: it
-    goes with the last that refers to it, and what exports the view goes at that moment or later.
+    goes with the last that refers to it, and what exports the view goes at that moment or later. A cycle
+    that goes through the view itself (its exporter refers to the message) is never collected: there is no
+    order in which these Pythons could.
     """
 
     __slots__ = ()
@@ -139,6 +142,14 @@ class _Held(int):
 
     def __del__(self, let_go: Any = _views.pop) -> None:
         let_go(int(self), None)  # not by its name, which is gone before the last of these at interpreter exit
+
+
+def _at_exit() -> None:
+    if _views:  # this module's things are garbage, too, in the last collection
+        _lifetime.keep_forever(_views)
+
+
+_lifetime.last_at_exit(_at_exit)
 
 
 def _lasting(buf: ReadableBuffer, what: str) -> tuple[Any, bool, list[_Held]]:

@@ -24,6 +24,7 @@ from iocancel.engines.libaio.moving import LATEST, SOON, LibaioBatch, Moving
 from iocancel.libaio import Iocb, PollEvents
 from iocancel.libaio.flags import whole
 from iocancel.operation import ANSWER, FdOperation, Operation, Reach
+from iocancel.operation.operation import RELEASING
 
 _PATIENCE = 5.0  # seconds for a disk to end what can't be cancelled, once its deadline has passed
 
@@ -72,6 +73,8 @@ class LibaioCarrier(Moving):
 
     # In
 
+    _closed = False
+
     def prepare(self, op: Operation[Any], *args: Any) -> None:
         """See Carrier."""
         name = op._kind.name
@@ -83,6 +86,8 @@ class LibaioCarrier(Moving):
 
     def go(self, batch: Any, wait: bool, timeout: float | None) -> None:
         """See Carrier."""
+        if self._closed:
+            raise ValueError("the engine is closed")
         if batch is not None:
             self._fresh.append(batch)
         if self._watched and not wait:
@@ -216,6 +221,7 @@ class LibaioCarrier(Moving):
 
     def close(self, timeout: float | None, left: Sequence[Operation[Any]] = ()) -> bool:
         """See Carrier."""
+        self._closed = True
         try:
             safe = self._contexts.close(timeout)
             self._give_back(left)
@@ -228,7 +234,7 @@ class LibaioCarrier(Moving):
         by_token = {op._token: op for op in left}
         for token, res, _ in self._records:
             op = by_token.get(token)
-            if op is None or res < 0:
+            if op is None or res < 0 or op._state >= RELEASING:  # the last: it has this already
                 continue
             if op._dispose is not None:
                 op._dispose(op, res)

@@ -61,7 +61,7 @@ class PosixAioBatch:
         self._carrier.note_last()
         many = 0
         for op in self.ops:
-            if not op._entry.taken:
+            if op._entry is None or not op._entry.taken:  # None: withdrawn meanwhile
                 break
             many += 1
         return many
@@ -111,6 +111,9 @@ class PosixAioCarrier(Moving):
 
     # In
 
+    _closed = False
+    _left = False  # something ran on when it was closed
+
     def prepare(self, op: Operation[Any], *args: Any) -> None:
         """See Carrier."""
         name = op._kind.name
@@ -134,6 +137,8 @@ class PosixAioCarrier(Moving):
 
     def go(self, batch: Any, wait: bool, timeout: float | None) -> None:
         """See Carrier."""
+        if self._closed:
+            raise ValueError("the engine is closed")
         if batch is not None:
             incoming = self._incoming
             for op in batch.ops:
@@ -279,9 +284,9 @@ class PosixAioCarrier(Moving):
         until = None if timeout is None else time.monotonic() + timeout
         self._incoming.clear()
         self._timing.clear()
+        self._closed = True
         firsts = [(line.queue[0], line) for line in self._busy if line.queue]
         running = [(row, line) for row, line in firsts if row.state() != NEVER]
-        safe = True
         try:
             for row, line in running:
                 self._cancel_quietly(row, line)
@@ -296,15 +301,15 @@ class PosixAioCarrier(Moving):
             for row, line in firsts:
                 aiocb = row.aiocb
                 if aiocb is not None and row.state() == errno.EINPROGRESS:
+                    self._left = True
                     lines.leave(aiocb, line)
-                    safe = False
                 else:
                     line.give_back()
             self._busy.clear()
             self._fresh.clear()
             self._lines.clear()
             self._close_fds()
-        return safe
+        return not self._left
 
     @staticmethod
     def _cancel_quietly(row: Row, line: Line) -> None:

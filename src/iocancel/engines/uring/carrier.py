@@ -316,7 +316,8 @@ class UringCarrier:
     def close(self, timeout: float | None, left: Sequence[Operation[Any]] = ()) -> bool:
         """See Carrier."""
         ring = self._ring
-        ring.hold(list(left))
+        if not ring.closed:  # else it has what it has to keep: by a closing that was interrupted
+            ring.hold(list(left))
         try:
             ring.close(timeout)
         finally:
