@@ -257,15 +257,20 @@ def test_the_memory_of_a_closed_engine(pipe: tuple[int, int]) -> None:
     buffer.extend(b"free")
 
 
+def unheard(fd: int, buffer: Any) -> tuple[UringEngine, Any]:
+    """An engine that does not hear of its completions, and a read in flight."""
+    engine = UringEngine()
+    op = engine.read(fd, buffer)
+    engine.submit()
+    engine._carrier.records = list  # type: ignore[method-assign]
+    engine._settle_cancelled = lambda ops: not ops  # type: ignore[method-assign]
+    return engine, op
+
+
 def test_what_was_left_pins_nothing_that_the_kernel_has_let_go_of(pipe: tuple[int, int]) -> None:
     """Its engine has not seen its end. As garbage such a view would crash some Pythons (gh-77894)."""
     view = memoryview(bytearray(8))
-    engine = UringEngine()
-    op = engine.read(pipe[0], view)
-    engine.submit()
-    # A completion that does not arrive.
-    engine._carrier.records = list  # type: ignore[method-assign]
-    engine._settle_cancelled = lambda ops: not ops  # type: ignore[method-assign]
+    engine, op = unheard(pipe[0], view)
     with pytest.warns(ResourceWarning, match="1 operations still ran"):
         engine.close(0.05)
     until(lambda: limbo.sweep() == 0, "the kernel has let go")
@@ -276,11 +281,7 @@ def test_what_was_left_pins_nothing_that_the_kernel_has_let_go_of(pipe: tuple[in
 @pytest.mark.parametrize("where", ["the wait for the kernel", "the end"])
 def test_a_closing_that_was_cut_short_lets_go_in_the_end(where: str, pipe: tuple[int, int]) -> None:
     view = memoryview(bytearray(8))
-    engine = UringEngine()
-    op = engine.read(pipe[0], view)
-    engine.submit()
-    engine._carrier.records = list  # type: ignore[method-assign]
-    engine._settle_cancelled = lambda ops: not ops  # type: ignore[method-assign]
+    engine, op = unheard(pipe[0], view)
 
     def cut_short(*_: Any) -> None:
         patched.undo()

@@ -354,3 +354,25 @@ def test_one_that_waits_for_a_closer_who_has_gone_returns(engine: ScriptedEngine
     engine._closer = threading.get_ident()
     engine.close()
     assert engine.closed
+
+
+def test_a_closer_that_comes_to_its_end_just_after_the_look(engine: ScriptedEngine) -> None:
+    """Who waits for it has found it closing, and then the mark that it leaves: nothing is closed twice."""
+    closed: list[bool] = []
+    close, wait = engine._carrier.close, engine._await_closed
+
+    def counted(timeout: float | None, left: Any) -> bool:
+        closed.append(True)
+        return close(timeout, left)
+
+    def late(until: float | None) -> object:
+        engine._await_closed = wait  # type: ignore[method-assign]
+        Thread(engine.close).start().join()
+        return engine._closing
+
+    engine._carrier.close = counted  # type: ignore[method-assign]
+    engine._await_closed = late  # type: ignore[method-assign]
+    engine._closing, engine._state = object(), core.CLOSING
+    engine.close()
+    assert engine.closed
+    assert closed == [True]

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from iocancel.operation.cancelling import Cancelling
 from iocancel.operation.core import CLOSED, CLOSING, FORKED, OPEN, expiry
+from iocancel.operation.frames import LEADERS, in_a_frame
 from iocancel.operation.hooks import tell
-from iocancel.operation.leading import LEADERS, Pending, Waiter, in_a_frame
+from iocancel.operation.leading import Pending, Waiter
 from iocancel.operation.ledger import Ledger
 from iocancel.operation.model import Outcome
 from iocancel.operation.operation import CLOSING as BY_CLOSING
@@ -140,7 +141,7 @@ class Closing(Cancelling):
                 if gone is None:
                     return
                 # Begun by a thread that was interrupted, and is elsewhere now. No call between, as above.
-                if self._closing is gone:
+                if self._state is CLOSING and self._closing is gone:
                     self._closer = me
                     self._closing = mine
         try:

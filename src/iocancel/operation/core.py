@@ -43,9 +43,7 @@ from iocancel.operation.operation import (
     FdOperation,
     Operation,
 )
-from iocancel.operation.operation import (
-    CLOSING as BY_CLOSING,
-)
+from iocancel.operation.operation import CLOSING as BY_CLOSING
 
 T = TypeVar("T")
 OPEN, CLOSING, CLOSED, FORKED = "open", "closing", "closed", "forked"

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import heapq
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -22,10 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from iocancel import errors
 from iocancel.operation.core import CLOSED, CLOSING, FORKED, OPEN, Core, expiry
+from iocancel.operation.frames import LEADERS, in_a_frame, leads_here
 from iocancel.operation.operation import DEADLINE, IN_FLIGHT, RELEASING, SENT, Operation
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 # A follower looks again after this many seconds, for the case that a signal's exception came just between a
 # leader's leaving and its waking a follower.
@@ -40,42 +37,6 @@ def _in_flight(op: Any) -> bool:
 
 def _is_awaited(op: Any) -> bool:
     return op._awaited is not None
-
-
-class _Nobody:
-    def __init__(self) -> None:
-        self._lead, self._closing = object(), object()
-
-
-def _references(holder: Any, name: str) -> int:
-    thing = getattr(holder, name)
-    return sys.getrefcount(thing)
-
-
-def in_a_frame(holder: Any, name: str, ours: int = 0) -> bool:
-    """Whether a thread's frame still has what `holder` has by this name, which was made there for it alone.
-
-    So is one in an exception's traceback, until that is let go of. Frames of other threads can't be looked
-    at: CPython 3.11 makes an object for each, which may start a collection, and meanwhile the thread leaves
-    its frame (seen: `f_back` was a bool).
-
-    Args:
-        holder: an object.
-        name: an attribute of it, and of `_Nobody`.
-        ours: how many of the caller's variables have it.
-    """
-    # One of its own for each look: another thread, or a traceback, may have one that is shared.
-    return _references(holder, name) - ours > _references(_Nobody(), name)
-
-
-def _leads_here(mine: object) -> bool:
-    """Whether this thread is inside a function that leads with `mine`."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code in LEADERS and frame.f_locals.get("mine") is mine:
-            return True
-        frame = frame.f_back
-    return False
 
 
 class Pending:
@@ -339,7 +300,7 @@ class Leading(Core):
         if mine is None:
             return False
         if self._lead_thread == threading.get_ident():
-            if _leads_here(mine):
+            if leads_here(mine):
                 return True
         elif self._lead_thread and in_a_frame(self, "_lead", 1):
             return True
@@ -486,4 +447,4 @@ class Leading(Core):
 
 
 # What holds the lead while it runs, in a local named `mine`.
-LEADERS = {Leading._run.__code__, Leading._lead_for.__code__}
+LEADERS.update([Leading._run.__code__, Leading._lead_for.__code__])

@@ -6,7 +6,8 @@ import threading
 from typing import Any
 
 from iocancel.operation.core import OPEN
-from iocancel.operation.leading import LEADERS, Leading
+from iocancel.operation.frames import LEADERS
+from iocancel.operation.leading import Leading
 from iocancel.operation.operation import Operation
 
 

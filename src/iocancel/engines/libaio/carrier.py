@@ -11,7 +11,6 @@ Facts that this rests on (docs/kernel-facts.md has more):
 from __future__ import annotations
 
 import errno
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -46,6 +45,7 @@ class LibaioCarrier(Moving):
         super().__init__(Contexts(nr, self._wake.fd))
         self._bell: Iocb | None = None  # the poll of the wake-up
         self._pooled = pooled
+        self._closed = False
         self._watched = False  # by an event loop, which polls the wake-up itself
         self._deaf = False  # and something may be in flight from before, which does not ring
         self._look_at: float | None = None  # when to look, for what nothing announces; where it is watched
@@ -72,8 +72,6 @@ class LibaioCarrier(Moving):
         return soonest
 
     # In
-
-    _closed = False
 
     def prepare(self, op: Operation[Any], *args: Any) -> None:
         """See Carrier."""
@@ -234,12 +232,9 @@ class LibaioCarrier(Moving):
         by_token = {op._token: op for op in left}
         for token, res, _ in self._records:
             op = by_token.get(token)
-            if op is None or res < 0 or op._state >= RELEASING:  # the last: it has this already
-                continue
-            if op._dispose is not None:
-                op._dispose(op, res)
-            elif isinstance(op, FdOperation):
-                os.close(res)
+            # One that has ended has this already.
+            if isinstance(op, FdOperation) and res >= 0 and op._state < RELEASING:
+                op._throw_away(res)
         for job in list(self._jobs.values()):
             job.over()
 

@@ -84,6 +84,8 @@ class PosixAioCarrier(Moving):
         except OSError as error:
             raise _no_eventfd(error.errno or errno.EMFILE) from None
         self._heard = 0  # notifications that came
+        self._closed = False
+        self._left = False  # something ran on when it was closed
         self._poll = select.poll()
         self._poll.register(self._wake.fd, select.POLLIN)
         self._poll.register(self._told.fd, select.POLLIN)
@@ -110,9 +112,6 @@ class PosixAioCarrier(Moving):
         return soonest
 
     # In
-
-    _closed = False
-    _left = False  # something ran on when it was closed
 
     def prepare(self, op: Operation[Any], *args: Any) -> None:
         """See Carrier."""
@@ -282,9 +281,9 @@ class PosixAioCarrier(Moving):
     def close(self, timeout: float | None, left: Sequence[Operation[Any]] = ()) -> bool:  # noqa: ARG002
         """See Carrier. What has not been started never is."""
         until = None if timeout is None else time.monotonic() + timeout
+        self._closed = True  # first: nothing comes in behind the clearing
         self._incoming.clear()
         self._timing.clear()
-        self._closed = True
         firsts = [(line.queue[0], line) for line in self._busy if line.queue]
         running = [(row, line) for row, line in firsts if row.state() != NEVER]
         try:
