@@ -153,7 +153,7 @@ class TestWhileItWaits:
 
     def test_a_deadline_is_taken_away(self, pipe: tuple[int, int]) -> None:
         """It would be over in a moment; whichever comes first, nothing is lost."""
-        with move_on_after(SHORT) as inside:
+        with move_on_after(10 * SHORT) as inside:  # `meanwhile` has to see it in flight
 
             def never() -> None:
                 inside.deadline = math.inf

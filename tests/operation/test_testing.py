@@ -13,7 +13,7 @@ import pytest
 
 import iocancel
 from iocancel import FeatureUnavailable, Outcome, Reach, Verdict
-from iocancel.operation import VERBS, Engine
+from iocancel.operation import VERBS, Engine, core
 from iocancel.operation.carrier import Repeating
 from iocancel.testing import (
     Answer,
@@ -122,7 +122,8 @@ def test_memory_that_was_let_go_of_too_early_is_found(engine: ScriptedEngine) ->
     ],
 )
 @pytest.mark.parametrize("silent", [True, False])
-def test_answers(answer: Answer, verdict: Verdict, silent: bool) -> None:
+def test_answers(answer: Answer, verdict: Verdict, silent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core, "_FIRST_PAUSE", 60.0)  # else it is asked again, and the answer is another one
     with ScriptedEngine(silent=silent) as engine:
         op = engine.read(0, 1)
         engine.submit()
